@@ -1,0 +1,65 @@
+/** A timer that can be pushed back to its full length or called off. */
+export type Timer = { refresh(): void; cancel(): void }
+
+/**
+ * Time, through the door: nobody else reads the clock or sets a timer.
+ *
+ * Under `--speed N` one real second counts N seconds here, for `now`, `sleep` and `after` alike, so that policies need
+ * not know. `wallNow` is the calendar (real time): for dates exchanged with others (`Date`, `iat`, certificate dates).
+ */
+export type Clock = {
+  /** Milliseconds since the epoch, in scaled time, comparable over restarts at the same speed. Never goes back. */
+  now(): number
+  /** Milliseconds since the epoch, real time. */
+  wallNow(): number
+  /** Resolves after `ms` of scaled time; rejects with the signal's reason as soon as it is aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** Calls `fire` once after `ms` of scaled time; does not keep the process alive. */
+  after(ms: number, fire: () => void): Timer
+  /** Scaled milliseconds as real ones, for the few APIs that keep time themselves. */
+  realMs(ms: number): number
+}
+
+// node fires timers beyond 2^31-1 ms at once; nothing here waits longer than that in one go
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+// Any fixed date serves: scaled time has to run on from the same origin after a restart, so that stored times keep their meaning.
+const SCALE_ORIGIN_MS = Date.UTC(2026, 0, 1)
+
+/** The process's clock; `speed` is how many scaled seconds pass in a real one. */
+export function systemClock(speed = 1): Clock {
+  // A wall clock stepped by NTP must not lengthen or shorten a token's life: durations run on the monotonic clock.
+  const startedAt = Date.now()
+  const startedMonotonic = performance.now()
+
+  function now(): number {
+    const real = startedAt + (performance.now() - startedMonotonic)
+    return speed === 1 ? real : SCALE_ORIGIN_MS + (real - SCALE_ORIGIN_MS) * speed
+  }
+  function realMs(ms: number): number {
+    return ms / speed
+  }
+  function after(ms: number, fire: () => void): Timer {
+    const timer = setTimeout(fire, Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS)).unref()
+    return { refresh: () => void timer.refresh(), cancel: () => clearTimeout(timer) }
+  }
+  function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason)
+      const timer = setTimeout(
+        () => {
+          signal?.removeEventListener('abort', stop)
+          resolve()
+        },
+        Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS)
+      )
+      function stop(): void {
+        clearTimeout(timer)
+        reject(signal?.reason)
+      }
+      signal?.addEventListener('abort', stop, { once: true })
+      return undefined
+    })
+  }
+  return { now, wallNow: Date.now, sleep, after, realMs }
+}
