@@ -35,7 +35,11 @@ function compile(pattern: string): { method: string | undefined; path: RegExp } 
   const template = space === -1 ? pattern : pattern.slice(space + 1)
   const source = template
     .split('/')
-    .map((segment) => (segment === '*' || /^\{[^}]+\}$/.test(segment) ? '[^/]+' : segment.replaceAll(/[.+^${}()|[\]\\?]/g, '\\$&').replaceAll(/\*+/g, (stars) => (stars === '*' ? '[^/]*' : '.*'))))
+    .map((segment) =>
+      segment === '*' || /^\{[^}]+\}$/.test(segment)
+        ? '[^/]+'
+        : segment.replaceAll(/[.+^${}()|[\]\\?]/g, '\\$&').replaceAll(/\*+/g, (stars) => (stars === '*' ? '[^/]*' : '.*'))
+    )
     .join('/')
     // "/articles/**" covers /articles itself too
     .replace(/\/\.\*$/, '(?:/.*)?')

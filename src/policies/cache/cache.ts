@@ -14,11 +14,7 @@ export const cacheOptions = section(
     staleIfError: duration('How long past freshness an answer may stand in for an error', '0s'),
     staleWhileRevalidate: duration('How long past freshness an answer may be served while it is validated', '0s'),
     vary: list('Request fields that are always part of the key', text('Field name'), ['Accept', 'Accept-Language']),
-    rules: list(
-      'Local freshness where the provider gives none',
-      section('A rule', { match: route('METHOD /template'), ttl: duration('Freshness') }),
-      []
-    )
+    rules: list('Local freshness where the provider gives none', section('A rule', { match: route('METHOD /template'), ttl: duration('Freshness') }), [])
   },
   {}
 )
