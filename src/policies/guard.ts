@@ -1,6 +1,9 @@
 import type { Policy } from '../exchange/chain.ts'
+import { pathOf } from '../exchange/message.ts'
 import { choice, list, optional, path, route, section, type Decoded } from '../exchange/options.ts'
+import { Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
+import { operationRouter } from '../http/operation-router.ts'
 
 export const operationsOptions = section(
   'Which operations of the provider the app may use',
@@ -13,8 +16,37 @@ export const operationsOptions = section(
 )
 export type OperationsOptions = Decoded<typeof operationsOptions>
 
-export function guard(_options: OperationsOptions, _tools: UpstreamTools): Policy {
+/**
+ * Keeps operations that were not agreed away from the provider (no traffic to endpoints that do not exist).
+ *
+ * `allow` already holds what the OpenAPI description lists. Rejects with `unknown-operation`: 405 where the path is known
+ * with other methods (RFC 9110 §15.5.6), else 404, both with the nearest operations as `suggestions`.
+ */
+export function guard(options: OperationsOptions, tools: UpstreamTools): Policy {
+  const { upstream, report } = tools
+  if (options.allow === undefined || options.allow.length === 0) return async (request, next) => next(request)
+  const operations = operationRouter(options.allow)
+
   return async function guard(request, next) {
-    return next(request)
+    const requestPath = pathOf(request.target)
+    if (operations.find(request.method, requestPath) !== undefined) return next(request)
+    report({ kind: 'unknown-operation', upstream, method: request.method })
+    if (options.unknown === 'report') return next(request)
+    report({ kind: 'call-avoided', upstream, reason: 'guard' })
+    const methods = operations.allowedMethods(requestPath)
+    const suggestions = operations.nearest(request.method, requestPath)
+    if (methods.length === 0) {
+      throw new Problem('unknown-operation', {
+        status: 404,
+        detail: `${upstream} has no such operation among those allowed by operations.allow`,
+        extra: { suggestions }
+      })
+    }
+    throw new Problem('unknown-operation', {
+      status: 405,
+      detail: `${upstream} knows this path, but only with ${methods.join(', ')}`,
+      extra: { suggestions },
+      fields: ['Allow', methods.join(', ')]
+    })
   }
 }
