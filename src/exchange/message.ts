@@ -77,6 +77,8 @@ export type Request = {
   readonly credential: string | undefined
   /** Set by authorize where the credential is a client certificate. */
   readonly clientCertificate?: ClientCertificate
+  /** Set by timeout; the transport calls it at every sign of life of the attempt: 0 at the header, then the size of each piece. */
+  readonly heard?: (sizeBytes: number) => void
   readonly trace: Trace
 }
 
@@ -88,6 +90,8 @@ export type Response = {
   readonly source: Source
   /** Our member of the `Cache-Status` list (RFC 9211), without the cache's name; undefined where the cache had no say. */
   readonly cacheStatus?: string
+  /** Clock time before which the provider wants no further call; set by gate, so that retry need not guess. */
+  readonly retryAt?: number
 }
 
 /** The path of a target: everything before `?`. */
