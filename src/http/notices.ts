@@ -89,7 +89,7 @@ function deprecationOf(value: string): { said: boolean; at: number | undefined }
 function itemOf(value: string): unknown {
   try {
     return parseItem(value.trim())[0]
-  } catch (_error) {
+  } catch {
     // not a structured field: the drafts' forms have been tried before, so this says nothing
     return undefined
   }

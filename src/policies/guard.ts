@@ -24,10 +24,11 @@ export type OperationsOptions = Decoded<typeof operationsOptions>
  */
 export function guard(options: OperationsOptions, tools: UpstreamTools): Policy {
   const { upstream, report } = tools
-  if (options.allow === undefined || options.allow.length === 0) return async (request, next) => next(request)
-  const operations = operationRouter(options.allow)
+  const { allow = [] } = options
+  const operations = operationRouter(allow)
 
   return async function guard(request, next) {
+    if (allow.length === 0) return next(request)
     const requestPath = pathOf(request.target)
     if (operations.find(request.method, requestPath) !== undefined) return next(request)
     report({ kind: 'unknown-operation', upstream, method: request.method })

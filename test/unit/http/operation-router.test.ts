@@ -20,7 +20,7 @@ describe('the operation router', () => {
       fc.property(fc.array(pattern, { maxLength: 6 }), fc.constantFrom('GET', 'POST', 'FOO', 'BAR'), path, (patterns, method, requestPath) => {
         const found = operationRouter(patterns).find(method, requestPath)
         expect(found !== undefined).toBe(routeMatcher(patterns)(method, requestPath))
-        if (found !== undefined) expect(routeMatcher([found])(method, requestPath)).toBe(true)
+        expect(found === undefined || routeMatcher([found])(method, requestPath)).toBe(true)
       }),
       { numRuns: 3000 }
     )

@@ -1,4 +1,5 @@
 import { expect, test, vi } from 'vitest'
+import type { Response } from '../../../src/exchange/message.ts'
 import { guard } from '../../../src/policies/guard.ts'
 import { testClock } from '../../support/clock.ts'
 import { answerOf, reports, requestTo } from '../../support/policy-call.ts'
@@ -6,7 +7,7 @@ import { answerOf, reports, requestTo } from '../../support/policy-call.ts'
 function guarding(allow: string[] | undefined, unknown: 'block' | 'report' = 'block') {
   const { events, report } = reports()
   const policy = guard({ unknown, ...(allow === undefined ? {} : { allow }) }, { clock: testClock(), random: () => 0, report, upstream: 'acme' })
-  const next = vi.fn(async () => answerOf(200))
+  const next = vi.fn<() => Promise<Response>>(async () => answerOf(200))
   return { events, next, call: (method: string, target: string) => policy(requestTo(method, target), next) }
 }
 
