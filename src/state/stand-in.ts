@@ -1,0 +1,213 @@
+import { randomUUID } from 'node:crypto'
+import type { Tools } from '../exchange/tools.ts'
+import { Unavailable, type Backend } from './backend.ts'
+import { memoryStore, nextFence } from './memory.ts'
+import { owedTo } from './owed.ts'
+import type { Lock, Store } from './store.ts'
+
+/** Opens the place anew; calls `lost` when it goes away by itself later. Rejects with `Unavailable`. */
+export type OpenBackend = (lost: (cause: unknown) => void, attempt: 'first' | 'again') => Promise<Backend>
+
+type State = { kind: 'up'; backend: Backend; since: number } | { kind: 'down' } | { kind: 'closed' }
+
+// All in real milliseconds: the place outside does not run faster under --speed.
+const FIRST_PROBE_MS = 100
+const SLOWEST_PROBE_MS = 2_000
+const STEADY_AFTER_MS = 5_000
+const WARN_EVERY_MS = 60_000
+
+const MIRROR = { entries: 10_000, bytes: 32 * 1024 * 1024 }
+const OWED = { entries: 1_000, bytes: 16 * 1024 * 1024 }
+
+/**
+ * A store out of a place that may fail: shared state is an optimisation, never a dependency.
+ *
+ * While the place is down, calls are served at once from a mirror in memory (what this process last read or wrote; locks
+ * and counters of its own), and a probe every 100 ms to 2 s (real time) finds out when it is back. What was written
+ * meanwhile is then made good: the last value of each record, deletions and the sum added to each counter, up to 1,000
+ * of them or 16 MiB, the newest kept. Never rejects; an outage is one `warning` event, at most one a minute.
+ */
+export async function withStandIn(kind: Store['kind'], open: OpenBackend, tools: Tools): Promise<Store> {
+  const { clock } = tools
+  const mirror = memoryStore(tools, MIRROR)
+  const owed = owedTo(clock, OWED)
+  let state: State = { kind: 'down' }
+  let highestFence = 0
+  let probeMs = FIRST_PROBE_MS
+  let warnedAt = -Infinity
+
+  const inClockTime = (realMs: number): number => realMs / clock.realMs(1)
+
+  function warn(cause: unknown): void {
+    const now = clock.now()
+    if (now - warnedAt < inClockTime(WARN_EVERY_MS)) return
+    warnedAt = now
+    const why = cause instanceof Unavailable ? cause.message : `the ${kind} state failed unexpectedly`
+    tools.report({ kind: 'warning', about: 'state', message: `${why}; working from memory until it is back` })
+  }
+
+  function goDown(lost: Backend, cause: unknown): void {
+    // Many calls fail together, and some on a connection that was replaced long ago: only the first one counts.
+    if (state.kind !== 'up' || state.backend !== lost) return
+    if (clock.now() - state.since > inClockTime(STEADY_AFTER_MS)) probeMs = FIRST_PROBE_MS
+    state = { kind: 'down' }
+    warn(cause)
+    void lost.close()
+    probeLater()
+  }
+
+  function probeLater(): void {
+    clock.after(inClockTime(probeMs * (0.75 + tools.random() / 4)), () => void connect('again'))
+    probeMs = Math.min(probeMs * 2, SLOWEST_PROBE_MS)
+  }
+
+  async function connect(attempt: 'first' | 'again'): Promise<void> {
+    if (isClosed()) return
+    let backend: Backend | undefined
+    let lostBefore: Unavailable | undefined
+    try {
+      backend = await open((cause) => {
+        if (backend !== undefined) goDown(backend, cause)
+        lostBefore ??= new Unavailable(`the ${kind} state went away`, cause)
+      }, attempt)
+      // Until nothing is owed at the very moment of going up: a debt left behind would be paid, outdated, after the next outage.
+      while (owed.size > 0) await owed.settle(backend)
+      if (lostBefore !== undefined) throw lostBefore
+    } catch (cause) {
+      void backend?.close()
+      if (isClosed()) return
+      warn(cause)
+      probeLater()
+      return
+    }
+    if (isClosed()) return backend.close()
+    state = { kind: 'up', backend, since: clock.now() }
+  }
+
+  // A function, because the state may have changed during an await, which the compiler cannot see.
+  function isClosed(): boolean {
+    return state.kind === 'closed'
+  }
+
+  async function attempt<T>(use: (backend: Backend) => Promise<T>, standIn: () => T | Promise<T>): Promise<T> {
+    if (state.kind !== 'up') return standIn()
+    const { backend } = state
+    try {
+      return await use(backend)
+    } catch (cause) {
+      goDown(backend, cause)
+      return standIn()
+    }
+  }
+
+  function get(key: string): Promise<Buffer | undefined> {
+    return attempt(
+      async (backend) => {
+        const held = await backend.get(key)
+        if (held === undefined) await mirror.delete(key)
+        else await mirror.put(key, held.value, held.ttlMs === undefined ? {} : { ttlMs: held.ttlMs })
+        return held?.value
+      },
+      () => mirror.get(key)
+    )
+  }
+
+  function put(key: string, value: Buffer, options: { ttlMs?: number; fence?: number } = {}): Promise<boolean> {
+    const { ttlMs, fence } = options
+    const expiresAt = clock.now() + (ttlMs ?? Infinity)
+    return attempt(
+      async (backend) => {
+        const written = await backend.put(key, value, ttlMs, fence)
+        if (written) await mirror.put(key, value, options)
+        return written
+      },
+      async () => {
+        const kept = Buffer.from(value)
+        const written = await mirror.put(key, kept, options)
+        if (written) {
+          owed.owe(`record ${key}`, kept.length, async (backend) => {
+            const leftMs = expiresAt - clock.now()
+            if (leftMs > 0) await backend.put(key, kept, leftMs === Infinity ? undefined : leftMs, fence)
+          })
+        }
+        return written
+      }
+    )
+  }
+
+  async function remove(key: string): Promise<void> {
+    await mirror.delete(key)
+    owed.forgetCounter(key)
+    await attempt(
+      (backend) => backend.delete(key),
+      () => owed.owe(`record ${key}`, 0, (backend) => backend.delete(key))
+    )
+  }
+
+  function add(key: string, amount: number, ttlMs: number): Promise<number> {
+    return attempt(
+      async (backend) => {
+        const value = await backend.add(key, amount, ttlMs)
+        // The mirror follows what all processes added, so that it goes on from there in an outage.
+        const mirrored = await mirror.add(key, amount, ttlMs)
+        if (mirrored !== value) await mirror.add(key, value - mirrored, ttlMs)
+        return value
+      },
+      () => {
+        owed.oweCounter(key, amount, clock.now() + ttlMs)
+        return mirror.add(key, amount, ttlMs)
+      }
+    )
+  }
+
+  async function lock(key: string, ttlMs: number): Promise<Lock | undefined> {
+    // The own process first: it answers without a round trip, and goes on holding when the place is lost.
+    const local = await mirror.lock(key, ttlMs)
+    if (local === undefined) return undefined
+    const holder = randomUUID()
+    const fence = await attempt(
+      (backend) => backend.lock(key, holder, ttlMs, highestFence),
+      () => nextFence(highestFence, clock.wallNow())
+    )
+    if (fence === undefined) {
+      await local.release()
+      return undefined
+    }
+    highestFence = Math.max(highestFence, fence)
+    return {
+      fence,
+      async release() {
+        // Also where it was taken locally: the request for it may have been carried out after its time ran out.
+        const unlock = (backend: Backend): Promise<void> => backend.unlock(key, holder)
+        await attempt(unlock, () => owed.owe(`lock ${holder}`, 0, unlock))
+        await local.release()
+      }
+    }
+  }
+
+  function keys(prefix: string): Promise<string[]> {
+    return attempt(
+      (backend) => backend.keys(prefix),
+      () => mirror.keys(prefix)
+    )
+  }
+
+  await connect('first')
+
+  return {
+    kind,
+    get,
+    put,
+    delete: remove,
+    keys,
+    add,
+    lock,
+    async close() {
+      const last = state
+      state = { kind: 'closed' }
+      owed.clear()
+      if (last.kind === 'up') await last.backend.close()
+      await mirror.close()
+    }
+  }
+}
