@@ -14,6 +14,9 @@ export type { TSchema } from 'typebox'
 /** `100/1m`: at most `count` in any window of `windowMs`; `label` is the text as written. */
 export type Rate = { readonly count: number; readonly windowMs: number; readonly label: string }
 
+/** Where to listen: a TCP address (`host` without brackets, port 0 for any free one) or a unix socket. */
+export type ListenAddress = { readonly kind: 'tcp'; readonly host: string; readonly port: number } | { readonly kind: 'unix'; readonly path: string }
+
 type Described<T> = { description: string; default?: T }
 
 export const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/
@@ -50,6 +53,11 @@ export function path(description: string) {
   return Type.Unsafe<string>(Type.String({ description, 'x-attache': 'path' }))
 }
 
+/** `127.0.0.1:7600`, `[::1]:7600`, `localhost:0` or `unix:/path` (relative to the config file); decoded to its parts. */
+export function listenAddress(description: string, byDefault?: string) {
+  return Type.Unsafe<ListenAddress>(Type.String({ ...described(description, byDefault), 'x-attache': 'listen' }))
+}
+
 /** `METHOD /template`, or `/template` for every method; `*` is one segment, `**` the rest. */
 export function route(description: string) {
   return Type.String({ description, pattern: '^(?:[A-Z]+ )?/' })
@@ -59,8 +67,8 @@ export function text(description: string, byDefault?: string) {
   return Type.String(described(description, byDefault))
 }
 
-export function textLike(description: string, pattern: string) {
-  return Type.String({ description, pattern })
+export function textLike(description: string, pattern: string, byDefault?: string) {
+  return Type.String({ ...described(description, byDefault), pattern })
 }
 
 export function flag(description: string, byDefault: boolean) {
@@ -98,7 +106,7 @@ export function optional<Schema extends TSchema>(schema: Schema) {
 }
 
 export function either<Schemas extends TSchema[]>(description: string, ...schemas: Schemas) {
-  return Type.Union(schemas, { description })
+  return Type.Unsafe<Static<Schemas[number]>>(Type.Union(schemas, { description }))
 }
 
 /** Anything at all, e.g. extra JWT claims. */

@@ -1,0 +1,148 @@
+import { breaches } from '../agreements/bounds.ts'
+import type { Agreement } from '../agreements/agreement.ts'
+import { checkCredential, type CredentialOptions } from '../tokens/credentials.ts'
+import type { Issue } from './decode.ts'
+import { nearest } from './findings.ts'
+import { networkIssues } from './network-rules.ts'
+import { credentialNames } from './precedence.ts'
+import type { Config, UpstreamOptions } from './schema.ts'
+import { upstreamIssues } from './upstream-rules.ts'
+import { at, type Path } from './walk.ts'
+
+/** What the rules know besides the decoded config. */
+export type RuleContext = {
+  /** The file laid over its agreements, as written. */
+  readonly written: unknown
+  readonly agreements: ReadonlyMap<string, Agreement>
+  /** Secrets that stand in the file itself. */
+  readonly literals: readonly Path[]
+  /** What stood in the file where a reference was replaced, by dotted path. */
+  readonly references: ReadonlyMap<string, string>
+  /** What has been found wrong already and is not in the config. */
+  readonly broken: readonly Path[]
+  readonly speed: number
+  readonly wallNow: () => number
+}
+
+export type RuleFindings = { readonly issues: readonly Issue[]; readonly warnings: readonly Issue[] }
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/
+
+/** Everything that is wrong with a config whose single values are all right. */
+export function ruleIssues(config: Config, context: RuleContext): RuleFindings {
+  const bounds = Object.keys(config.upstreams).map((name) => agreementIssues(name, config, context))
+  const issues = [
+    ...nameIssues(context.written),
+    ...networkIssues(config, context),
+    ...Object.entries(config.upstreams).flatMap(([name, upstream]) => upstreamIssues(name, upstream)),
+    ...credentialIssues(config, context),
+    ...bounds.flatMap((found) => found.issues)
+  ]
+  return { issues, warnings: [...unusedCredentials(config, context), ...bounds.flatMap((found) => found.warnings)] }
+}
+
+// names become path segments, metric labels and parts of storage keys
+function nameIssues(written: unknown): Issue[] {
+  return ['upstreams', 'credentials', 'clients'].flatMap((map) =>
+    Object.keys((at(written, [map]) as object | undefined) ?? {})
+      .filter((name) => !NAME.test(name) || (map === 'credentials' && name === 'none'))
+      .map((name) => ({
+        path: [map, name],
+        message: name === 'none' ? 'none means no credential, choose another name' : 'a name has letters, digits, - and _, and begins with a letter or digit'
+      }))
+  )
+}
+
+function credentialIssues(config: Config, { written, broken }: RuleContext): Issue[] {
+  const known = Object.keys((at(written, ['credentials']) as object | undefined) ?? {})
+  const missing = Object.entries(config.upstreams).flatMap(([upstream, { credential }]) =>
+    credentialNames(credential)
+      .filter((name) => !known.includes(name))
+      .map((name) => {
+        const meant = nearest(name, known)
+        return {
+          path: ['upstreams', upstream, 'credential', ...placeIn(credential, name)],
+          message: `no credential of that name${meant === undefined ? '' : `; did you mean ${meant}?`}`
+        }
+      })
+  )
+  const unfit = Object.entries(config.credentials)
+    .filter(([name]) => !broken.some((path) => path[0] === 'credentials' && path[1] === name))
+    .flatMap(([name, options]) => checkCredential(name, options).map((message) => ({ path: ['credentials', name], message })))
+  return [...missing, ...unfit]
+}
+
+function placeIn(choice: UpstreamOptions['credential'], name: string): string[] {
+  return typeof choice === 'object' ? [String(choice.findIndex((item) => item.credential === name)), 'credential'] : []
+}
+
+function unusedCredentials(config: Config, { written }: RuleContext): Issue[] {
+  const used = new Set(
+    Object.values((at(written, ['upstreams']) as object | undefined) ?? {}).flatMap((upstream) => credentialNames(at(upstream, ['credential'])))
+  )
+  return Object.keys(config.credentials)
+    .filter((name) => !used.has(name))
+    .map((name) => ({ path: ['credentials', name], message: 'no upstream uses this credential' }))
+}
+
+const DAY_MS = 86_400_000
+
+/** Settings laxer than the agreement, save where a waiver that has not ended covers the clause. */
+function agreementIssues(name: string, config: Config, { agreements, broken, wallNow }: RuleContext): RuleFindings {
+  const upstream = config.upstreams[name]
+  const agreement = agreements.get(name)
+  const at = ['upstreams', name]
+  if (upstream === undefined) return { issues: [], warnings: [] }
+  if (agreement === undefined) {
+    const idle = upstream.waivers.map((_, index) => ({ path: [...at, 'waivers', String(index)], message: 'a waiver needs an agreement to waive' }))
+    return { issues: [], warnings: upstream.agreement === undefined ? idle : [] }
+  }
+
+  const issues: Issue[] = []
+  const warnings: Issue[] = []
+  const credentials = credentialNames(upstream.credential).filter((credential) => fetchesTokens(config.credentials[credential]))
+  const found = [
+    ...breaches(agreement, { upstream: asUsed(upstream) }).map((breach) => ({ breach, path: [...at, ...breach.key.split('.').slice(1)] })),
+    ...credentials.flatMap((credential) =>
+      breaches(agreement, { credential: config.credentials[credential] }).map((breach) => ({
+        breach,
+        path: ['credentials', credential, ...breach.key.split('.').slice(1)]
+      }))
+    )
+  ].filter(({ path }) => !broken.some((bad) => path.every((segment, index) => bad[index] === undefined || bad[index] === segment)))
+
+  const used = new Set<number>()
+  for (const { breach, path } of found) {
+    const index = upstream.waivers.findIndex((waiver) => waiver.clause === breach.clause)
+    const waiver = upstream.waivers[index]
+    used.add(index)
+    if (waiver === undefined) issues.push({ path, message: breach.message })
+    // the day named is the last one
+    else if (waiver.until + DAY_MS <= wallNow()) {
+      issues.push({
+        path: [...at, 'waivers', String(index)],
+        message: `the waiver for ${waiver.clause} ended on ${day(waiver.until)}, and ${path.join('.')} ${breach.message}`
+      })
+    } else warnings.push({ path, message: `${breach.message}; waived until ${day(waiver.until)}: ${waiver.reason}` })
+  }
+  upstream.waivers.forEach((waiver, index) => {
+    if (!used.has(index))
+      warnings.push({ path: [...at, 'waivers', String(index)], message: `nothing breaks ${waiver.clause} of ${agreement.title}, the waiver can go` })
+  })
+  return { issues, warnings }
+}
+
+function fetchesTokens(credential: CredentialOptions | undefined): credential is CredentialOptions {
+  return credential !== undefined && !['static', 'basic', 'mtls', 'none'].includes(credential.grant)
+}
+
+/** The ladder as it is climbed: one step per retry, the last one repeating. */
+function asUsed(upstream: UpstreamOptions): UpstreamOptions {
+  const { attempts, backoff } = upstream.retry
+  const climbed = Array.from({ length: attempts - 1 }, (_, i) => backoff[Math.min(i, backoff.length - 1)] ?? 0)
+  return { ...upstream, retry: { ...upstream.retry, backoff: climbed } }
+}
+
+function day(at: number): string {
+  return new Date(at).toISOString().slice(0, 10)
+}

@@ -1,0 +1,103 @@
+/** The only room that imports `yaml`. Its taming: size, depth and alias limits, plain trees with text keys, line numbers by path. */
+import { isAlias, isMap, isScalar, isSeq, LineCounter, parse, parseDocument, stringify, type Document, type Node } from 'yaml'
+import type { Finding } from './findings.ts'
+
+/** Plain data: objects with text keys, lists and scalars; an empty value (`key:`) counts as not written. */
+export type Tree = Record<string, unknown>
+
+export type YamlDocument = {
+  readonly tree: Tree
+  /** The line of a key or list item; of the nearest one above it that is written, where it is not. */
+  lineOf(path: readonly string[]): number | undefined
+}
+
+export type YamlResult = { kind: 'parsed'; document: YamlDocument } | { kind: 'refused'; findings: Finding[] }
+
+const MOST_CHARACTERS = 1024 * 1024
+const DEEPEST = 32
+const MOST_ALIASES = 100
+
+/** Reads one YAML 1.2 document whose top is a map; gives every syntax error at once. */
+export function parseYaml(text: string, file: string): YamlResult {
+  if (text.length > MOST_CHARACTERS) return refuse(file, 'larger than 1 MiB, this is no configuration')
+  const lines = new LineCounter()
+  try {
+    const document = parseDocument(text, { lineCounter: lines, merge: true, prettyErrors: false })
+    const problems = [...document.errors, ...document.warnings]
+    if (problems.length > 0) return { kind: 'refused', findings: problems.map((problem) => syntaxFinding(problem, lines, file)) }
+    const tree = plain(document.toJS({ maxAliasCount: MOST_ALIASES }), 0)
+    if (tree === undefined) return refuse(file, 'the file is empty')
+    if (!isTree(tree)) return refuse(file, 'must be a map of keys')
+    return { kind: 'parsed', document: { tree, lineOf: (path) => lineOf(document, lines, path) } }
+  } catch (error) {
+    // toJS throws a ReferenceError over the alias limit; the parser itself overflows the stack on absurd nesting
+    if (error instanceof ReferenceError) return refuse(file, 'aliases expand to far too much, write the values out')
+    if (error instanceof RangeError) return refuse(file, `nested deeper than ${DEEPEST} levels`)
+    throw error
+  }
+}
+
+/** Plain data from a JSON or YAML text of another's making (an OpenAPI description). Throws a plain `Error` saying it is neither. */
+export function parseData(text: string): unknown {
+  try {
+    return /^\s*[{[]/.test(text) ? JSON.parse(text) : parse(text, { maxAliasCount: MOST_ALIASES, logLevel: 'error' })
+  } catch (cause) {
+    throw new Error('is neither JSON nor YAML', { cause })
+  }
+}
+
+/** A tree as YAML, with a comment behind a line where `commentOf` gives one; long texts are not folded. */
+export function toYaml(tree: Tree): string {
+  return stringify(tree, { lineWidth: 0 })
+}
+
+export function isTree(value: unknown): value is Tree {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function refuse(file: string, message: string): YamlResult {
+  return { kind: 'refused', findings: [{ file, line: undefined, key: '', message }] }
+}
+
+function syntaxFinding(problem: { code: string; message: string; pos: [number, number] }, lines: LineCounter, file: string): Finding {
+  // the parser's text may quote the source, and the source may hold a secret where none belongs
+  const message =
+    problem.code === 'DUPLICATE_KEY'
+      ? 'the same key twice'
+      : problem.code === 'MULTIPLE_DOCS'
+        ? 'several documents in one file, only one is read'
+        : `not valid YAML (${problem.code.toLowerCase().replaceAll('_', ' ')})`
+  return { file, line: lines.linePos(problem.pos[0]).line, key: '', message }
+}
+
+/** Copies into plain data, dropping empty values; the depth limit also ends structures that contain themselves. */
+function plain(value: unknown, depth: number): unknown {
+  if (depth > DEEPEST) throw new RangeError('too deep')
+  if (Array.isArray(value)) return value.map((item) => plain(item, depth + 1) ?? null)
+  if (value === null || value === undefined) return undefined
+  if (typeof value !== 'object') return value
+  const entries = Object.entries(value).map(([key, inner]) => [key, plain(inner, depth + 1)] as const)
+  return Object.fromEntries(entries.filter(([, inner]) => inner !== undefined))
+}
+
+function lineOf(document: Document, lines: LineCounter, path: readonly string[]): number | undefined {
+  let node: unknown = document.contents
+  let offset = rangeStart(node)
+  for (const segment of path) {
+    if (isAlias(node)) node = node.resolve(document)
+    if (isMap(node)) {
+      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === segment)
+      if (pair === undefined) break
+      offset = rangeStart(pair.key) ?? offset
+      node = pair.value
+    } else if (isSeq(node)) {
+      node = node.items[Number(segment)]
+      offset = rangeStart(node) ?? offset
+    } else break
+  }
+  return offset === undefined ? undefined : lines.linePos(offset).line
+}
+
+function rangeStart(node: unknown): number | undefined {
+  return (node as Node | null | undefined)?.range?.[0]
+}
