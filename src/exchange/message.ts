@@ -10,7 +10,13 @@ import type { Fields } from '../http/fields.ts'
 export type Body =
   | { readonly kind: 'none' }
   | { readonly kind: 'bytes'; readonly bytes: Buffer }
-  | { readonly kind: 'stream'; readonly stream: Readable; readonly sizeBytes: number | undefined }
+  | {
+      readonly kind: 'stream'
+      readonly stream: Readable
+      readonly sizeBytes: number | undefined
+      /** Clock time of the last piece taken from the stream, where whoever made it keeps count: an upload under way. */
+      readonly readAt?: () => number
+    }
 
 export const NO_BODY: Body = { kind: 'none' }
 

@@ -65,3 +65,11 @@ export class Problem extends Error {
 export function isProblem(error: unknown, ...codes: ProblemCode[]): error is Problem {
   return error instanceof Problem && (codes.length === 0 || codes.includes(error.code))
 }
+
+/** The caller hung up: the reason of its request's signal. Nobody is left to get an answer, so this is no problem of the table. */
+export class CallerGone extends Error {
+  constructor() {
+    super('the caller has gone')
+    this.name = 'CallerGone'
+  }
+}

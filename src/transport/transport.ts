@@ -1,4 +1,256 @@
+import { Pool, type Dispatcher } from 'undici'
 import type { Send } from '../exchange/chain.ts'
+import { NO_BODY, type Body, type Request, type Response } from '../exchange/message.ts'
+import { CallerGone, Problem } from '../exchange/problem.ts'
+import type { UpstreamTools } from '../exchange/tools.ts'
+import { field, fieldValues, type Fields } from '../http/fields.ts'
+import { AnswerStream } from './answer-stream.ts'
+import { failureOf } from './failures.ts'
+
+export type TransportOptions = {
+  /** `http(s)://host[:port]/base/path/`: where the upstream lives. */
+  readonly baseUrl: string
+  readonly connectMs: number
+  /** Connections to the provider at once; more attempts wait for one. */
+  readonly connections: number
+  /** Fields of an answer, all together; agreements ask clients to be generous (IA-25). */
+  readonly answerHeaderBytes: number
+  /** PEM of a private certification authority, trusted instead of those node knows. */
+  readonly ca?: string | undefined
+  /** Removes from an answer's fields what must not cross. */
+  readonly clean: (fields: Fields) => Fields
+}
 
 /** Sends attempts to one upstream. */
 export type Transport = { readonly send: Send; close(): Promise<void> }
+
+/** Answers of known length up to here are read whole and travel as bytes. */
+const SMALL_ANSWER_BYTES = 64 * 1024
+const ANSWER_HEADER_LINES = 1000
+/** `100`, `102` and `103` answers before the real one; more is an attack. */
+const INFORMATIONAL_ANSWERS = 32
+// Providers close idle connections after 30 s or more; leaving earlier spares the race (IA-42).
+const IDLE_SOCKET_MS = 25_000
+
+/**
+ * The only room that speaks to a provider: one attempt, one undici dispatch, no policy. Certificates are always verified,
+ * redirects are never followed, nothing is repeated.
+ *
+ * Rejects with `upstream-unreachable`, `upstream-protocol` or `upstream-timeout`, or with the signal's reason.
+ */
+export function transport(options: TransportOptions, tools: UpstreamTools): Transport {
+  const { clock } = tools
+  const base = new URL(options.baseUrl)
+  const basePath = base.pathname.endsWith('/') ? base.pathname.slice(0, -1) : base.pathname
+  // one pool per client certificate: a connection is as much a credential as a header
+  const pools = new Map<string, Pool>()
+
+  function poolFor(request: Request): Pool {
+    const certificate = request.clientCertificate
+    const id = certificate?.id ?? ''
+    const known = pools.get(id)
+    if (known !== undefined) return known
+    // a renewed certificate must not keep company with connections made by the old one
+    if (certificate !== undefined) {
+      for (const [other, pool] of pools) {
+        if (other === '') continue
+        pools.delete(other)
+        void pool.close()
+      }
+    }
+    const tls =
+      certificate === undefined
+        ? {}
+        : { cert: certificate.cert, key: certificate.key, ...(certificate.passphrase === undefined ? {} : { passphrase: certificate.passphrase }) }
+    const pool = new Pool(base.origin, {
+      connections: options.connections,
+      pipelining: 1,
+      allowH2: false,
+      connect: { timeout: Math.max(1, clock.realMs(options.connectMs)), ...(options.ca === undefined ? {} : { ca: options.ca }), ...tls },
+      // the timeout policy keeps time for header and body
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      keepAliveTimeout: 4000,
+      keepAliveMaxTimeout: IDLE_SOCKET_MS,
+      maxHeaderSize: options.answerHeaderBytes
+    })
+    pools.set(id, pool)
+    return pool
+  }
+
+  function send(request: Request): Promise<Response> {
+    return new Promise((resolve, reject) => {
+      const { signal, trace } = request
+      if (signal.aborted) return reject(signal.reason)
+      trace.sent = false
+      trace.attempts += 1
+      const attempt = new Attempt(request, { resolve, reject, clean: options.clean, tools })
+      poolFor(request).dispatch(
+        {
+          path: basePath + request.target,
+          method: request.method,
+          headers: framed(request),
+          body: request.body.kind === 'none' ? null : request.body.kind === 'bytes' ? request.body.bytes : request.body.stream
+        },
+        attempt
+      )
+      return undefined
+    })
+  }
+
+  return {
+    send,
+    async close() {
+      await Promise.all([...pools.values()].map((pool) => pool.destroy()))
+    }
+  }
+}
+
+// undici frames the body itself; a stream of known size must be announced or it would be chunked
+function framed(request: Request): string[] {
+  const { body, fields } = request
+  if (body.kind === 'stream' && body.sizeBytes !== undefined) return [...fields, 'content-length', String(body.sizeBytes)]
+  return fields as string[]
+}
+
+type Outlet = {
+  readonly resolve: (response: Response) => void
+  readonly reject: (reason: unknown) => void
+  readonly clean: TransportOptions['clean']
+  readonly tools: UpstreamTools
+}
+
+/** One attempt under way: undici's callbacks on one side, the promise of a `Response` on the other. */
+class Attempt implements Dispatcher.DispatchHandler {
+  readonly #request: Request
+  readonly #outlet: Outlet
+  readonly #startedAt: number
+  readonly #onAbort: () => void
+  #controller: Dispatcher.DispatchController | undefined
+  #informational = 0
+  #answer: { status: number; fields: Fields } | undefined
+  #chunks: Buffer[] | undefined
+  #stream: AnswerStream | undefined
+  #isCounted = false
+
+  constructor(request: Request, outlet: Outlet) {
+    this.#request = request
+    this.#outlet = outlet
+    this.#startedAt = outlet.tools.clock.now()
+    this.#onAbort = () => this.#abandon(request.signal.reason)
+    request.signal.addEventListener('abort', this.#onAbort)
+    outlet.tools.report({ kind: 'attempt-started', upstream: request.upstream })
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    // left while waiting for a connection: nothing has been sent, and nothing will be
+    if (this.#request.signal.aborted) return controller.abort(asError(this.#request.signal.reason))
+    this.#request.trace.sent = true
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+    if (status < 200) {
+      this.#informational += 1
+      if (this.#informational > INFORMATIONAL_ANSWERS) throw malformed('the provider sends interim answers without end')
+      return
+    }
+    const received = decoded(controller.rawHeaders)
+    if (status > 599) throw malformed('the answer’s status is not one of HTTP')
+    if (received.length > 2 * ANSWER_HEADER_LINES) throw malformed('the answer has too many header lines')
+    if (fieldValues(received, 'location').length > 1) throw malformed('the answer has two Location fields')
+    this.#count(String(status), status >= 500 || status === 429 ? 'failure' : 'success')
+    this.#answer = { status, fields: this.#outlet.clean(received) }
+    if (this.#request.method === 'HEAD' || status === 204 || status === 304) return
+    const sizeBytes = lengthOf(received)
+    if (sizeBytes !== undefined && sizeBytes <= SMALL_ANSWER_BYTES) {
+      this.#chunks = []
+      return
+    }
+    this.#stream = new AnswerStream(controller)
+    this.#outlet.resolve(this.#response({ kind: 'stream', stream: this.#stream, sizeBytes }))
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#stream !== undefined) this.#stream.arrived(chunk)
+    else this.#chunks?.push(chunk)
+  }
+
+  onResponseEnd(): void {
+    this.#settle()
+    if (this.#stream !== undefined) {
+      this.#stream.push(null)
+      return
+    }
+    const chunks = this.#chunks
+    if (chunks === undefined || chunks.length === 0) return this.#outlet.resolve(this.#response(NO_BODY))
+    const [first] = chunks
+    const bytes = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks)
+    return this.#outlet.resolve(this.#response({ kind: 'bytes', bytes }))
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    this.#fail(this.#request.signal.aborted ? this.#request.signal.reason : failureOf(error))
+  }
+
+  #response(body: Body): Response {
+    const { status, fields } = this.#answer ?? { status: 502, fields: [] }
+    return { status, fields, body, source: 'upstream' }
+  }
+
+  #abandon(reason: unknown): void {
+    this.#controller?.abort(asError(reason))
+    this.#fail(reason)
+  }
+
+  #fail(reason: unknown): void {
+    this.#settle()
+    this.#count(errorCodeOf(reason), reason instanceof CallerGone ? 'cancelled' : 'failure')
+    if (this.#stream !== undefined) this.#stream.destroy(asError(reason))
+    else this.#outlet.reject(reason)
+  }
+
+  // once per attempt, at its header or at its failure before one
+  #count(code: string, result: 'success' | 'failure' | 'cancelled'): void {
+    if (this.#isCounted) return
+    this.#isCounted = true
+    const { upstream, operation, trace } = this.#request
+    const durationMs = this.#outlet.tools.clock.now() - this.#startedAt
+    trace.upstreamMs += durationMs
+    this.#outlet.tools.report({ kind: 'attempt', upstream, operation, code, result, durationMs })
+  }
+
+  #settle(): void {
+    this.#request.signal.removeEventListener('abort', this.#onAbort)
+  }
+}
+
+/** The `code` label of an attempt without a status. */
+function errorCodeOf(reason: unknown): string {
+  if (reason instanceof Problem) return reason.details.proxyError ?? reason.code
+  return reason instanceof CallerGone ? 'cancelled' : 'error'
+}
+
+function malformed(detail: string): Problem {
+  return new Problem('upstream-protocol', { detail })
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error('aborted', { cause: reason })
+}
+
+function lengthOf(fields: Fields): number | undefined {
+  const text = field(fields, 'content-length')
+  return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined
+}
+
+// undici gives the wire's bytes; latin-1 keeps each of them as one character (RFC 9110 §5.5)
+function decoded(raw: Dispatcher.DispatchController['rawHeaders']): string[] {
+  if (!Array.isArray(raw)) return []
+  const fields: string[] = Array.from({ length: raw.length })
+  for (let i = 0; i < raw.length; i++) {
+    const part = raw[i] as Buffer | string
+    fields[i] = typeof part === 'string' ? part : part.toString('latin1')
+  }
+  return fields
+}

@@ -1,0 +1,97 @@
+import type { Config, UpstreamOptions } from '../config/schema.ts'
+import type { Policy } from '../exchange/chain.ts'
+import type { Tools } from '../exchange/tools.ts'
+import { answerCleaner, requestCleaner } from '../http/hygiene.ts'
+import { operationRouter } from '../http/operation-router.ts'
+import { firstRoute } from '../http/route.ts'
+import type { Fields } from '../http/fields.ts'
+import { VERSION } from '../package.ts'
+import { pipeline, type Pipeline } from '../pipeline.ts'
+import type { Store } from '../state/store.ts'
+import type { Credentials } from '../tokens/source.ts'
+import { transport } from '../transport/transport.ts'
+import type { Door } from './downstream.ts'
+
+/** One upstream, ready to serve: its chain, its door on the data port, and the way to end it. */
+export type Upstream = {
+  readonly name: string
+  readonly options: UpstreamOptions
+  readonly pipeline: Pipeline
+  readonly door: Door
+  close(): Promise<void>
+}
+
+export type UpstreamParts = Tools & {
+  readonly store: Store
+  readonly credentials: Credentials
+  readonly sealKey: Buffer
+  readonly operationsOf: (upstream: string) => Policy
+}
+
+/** Builds one upstream of the configuration. */
+export function openUpstream(name: string, options: UpstreamOptions, config: Config, parts: UpstreamParts): Upstream {
+  const base = new URL(options.baseUrl.endsWith('/') ? options.baseUrl : `${options.baseUrl}/`)
+  const tools = { ...parts, upstream: name }
+  const wire = transport(
+    {
+      baseUrl: base.href,
+      connectMs: options.timeout.connect,
+      // one more than volume lets through: a websocket or a probe must not wait behind it
+      connections: options.volume.concurrency + 1,
+      answerHeaderBytes: config.limits.responseHeaderBytes,
+      ca: options.ca?.read().reveal(),
+      clean: answerCleaner({ pass: options.pass.response })
+    },
+    tools
+  )
+  const chain = pipeline({ ...options, baseUrl: base.href }, { ...tools, transport: wire, operations: parts.operationsOf(name) })
+  const door: Door = {
+    upstream: name,
+    prefix: `/${name}`,
+    base,
+    clean: requestCleaner({
+      injected: injectedNames(options, config),
+      pass: options.pass.request,
+      keepAuthorization: (options.credential ?? 'none') === 'none'
+    }),
+    injected: injectedFields(options),
+    credentialOf: credentialOf(options.credential),
+    operationOf: operationOf(options),
+    send: chain.send,
+    upload: { bodyBytes: config.limits.bodyBytes, bufferBytes: options.retry.bufferBytes, bodyMs: config.limits.bodyTimeout }
+  }
+  return { name, options, pipeline: chain, door, close: () => wire.close() }
+}
+
+// RFC 9110 §10.1.5: who is calling, and whom to ask about it
+function injectedFields(options: UpstreamOptions): Fields {
+  const contact = options.contact === undefined ? '' : ` (+${options.contact})`
+  return [...Object.entries(options.headers).flat(), 'User-Agent', `attache/${VERSION}${contact}`, 'Via', '1.1 attache']
+}
+
+function injectedNames(options: UpstreamOptions, config: Config): string[] {
+  const choice = options.credential ?? 'none'
+  const names = typeof choice === 'string' ? [choice] : choice.map((entry) => entry.credential)
+  const headers = names.map((name) => config.credentials[name]?.header).filter((header) => header !== undefined)
+  return [...Object.keys(options.headers), ...headers, ...(choice === 'none' ? [] : ['Authorization', 'DPoP'])]
+}
+
+function credentialOf(choice: UpstreamOptions['credential'] = 'none'): Door['credentialOf'] {
+  if (typeof choice === 'string') {
+    const only = choice === 'none' ? undefined : choice
+    return () => only
+  }
+  const first = firstRoute(choice.map((entry) => entry.match ?? '/**'))
+  return (method, path) => {
+    const name = choice[first(method, path)]?.credential
+    return name === 'none' ? undefined : name
+  }
+}
+
+// every template the configuration mentions may become a label; nothing else does
+function operationOf(options: UpstreamOptions): Door['operationOf'] {
+  const templates = [...(options.operations.allow ?? []), ...options.cache.rules.map((rule) => rule.match), ...options.retry.routes, ...options.retry.never]
+  if (templates.length === 0) return () => 'other'
+  const router = operationRouter(templates)
+  return (method, path) => router.find(method, path) ?? 'other'
+}
