@@ -1,0 +1,208 @@
+/** What is measured, one function per question; each gives rows for the table. */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CACHED, LARGE, SMALL, SMALL_BODY } from './answers.ts'
+import { ask, fill, load, openLoop } from './load.ts'
+import { PROXY_CORE, freePort, processorMs, residentBytes, start, type Started } from './process.ts'
+import { ATTACHE, CACHE_HITS, LARGE_ANSWERS, LATENCY, PASS_THROUGH, attache, missing, type Place, type Subject } from './subjects.ts'
+
+export type Row = { readonly subject: string; readonly value: number; readonly unit: string; readonly wrong: number; readonly note?: string }
+
+export type Plan = {
+  readonly place: Place
+  readonly rounds: number
+  readonly seconds: number
+  readonly chosen: (subject: string) => boolean
+  readonly progress: (line: string) => void
+}
+
+/** Hit tests with many entries use this many. */
+const MANY_ENTRIES = 100_000
+const IDLE_SECONDS = 5
+const OPEN_LOOP_RATE = 1000
+
+/** Requests per second, small answers nobody may store. */
+export function passThrough(plan: Plan): Promise<Row[]> {
+  return throughput(plan, PASS_THROUGH, SMALL, 64, SMALL_BODY)
+}
+
+/** Requests per second, all answered from one stored answer. */
+export function cacheHits(plan: Plan): Promise<Row[]> {
+  return throughput(plan, CACHE_HITS, CACHED, 64, SMALL_BODY)
+}
+
+/** Requests per second, answers of 1 MB, 8 connections. */
+export function largeAnswers(plan: Plan): Promise<Row[]> {
+  return throughput(plan, LARGE_ANSWERS, LARGE, 8, undefined)
+}
+
+/** The sidecar with one stored answer against the sidecar with 100,000 of them. */
+export async function manyEntries(plan: Plan, entries = MANY_ENTRIES): Promise<Row[]> {
+  if (!plan.chosen(ATTACHE.name)) return []
+  return withSubjects(plan, [ATTACHE], async ([one]) => {
+    if (one === undefined) return []
+    plan.progress(`${one.subject.name}: storing ${entries} answers`)
+    await fill(`${one.url}cached`, entries, 4000)
+    const best = await bestRound(plan, one, { path: 'cached', connections: 64, expect: SMALL_BODY, spread: entries })
+    const hit = await ask(`${one.url}cached/11`)
+    const status = String(hit.headers['cache-status'] ?? '')
+    const stored = /;\s*hit/.test(status)
+    return [
+      { subject: `${ATTACHE.name}, ${entries} entries`, value: best.value, unit: 'req/s', wrong: best.wrong + (stored ? 0 : 1), note: memory(one.started) }
+    ]
+  })
+}
+
+/** Milliseconds added at 1,000 requests a second, against asking the origin directly. */
+export async function latency(plan: Plan): Promise<Row[]> {
+  return withSubjects(plan, LATENCY, async (served) => {
+    const direct = { name: 'origin', url: `${plan.place.origin}/plain/` }
+    const rows: Row[] = []
+    for (const { name, url } of [direct, ...served.map((one) => ({ name: one.subject.name, url: one.url }))]) {
+      plan.progress(`${name}: ${OPEN_LOOP_RATE}/s open loop`)
+      const best = { p50Ms: Infinity, p99Ms: Infinity, wrong: 0 }
+      for (let round = 0; round < Math.min(2, plan.rounds); round++) {
+        const result = await openLoop({ url: url + SMALL, seconds: plan.seconds + 1, connections: 64, rate: OPEN_LOOP_RATE, expect: SMALL_BODY })
+        best.p50Ms = Math.min(best.p50Ms, result.p50Ms)
+        best.p99Ms = Math.min(best.p99Ms, result.p99Ms)
+        best.wrong += result.wrong
+      }
+      rows.push(
+        { subject: `${name} p50`, value: best.p50Ms, unit: 'ms', wrong: best.wrong },
+        { subject: `${name} p99`, value: best.p99Ms, unit: 'ms', wrong: 0 }
+      )
+    }
+    return rows
+  })
+}
+
+/** Start-up, memory and processor time of the sidecar with nothing to do. */
+export async function idle(plan: Plan): Promise<Row[]> {
+  if (!plan.chosen(ATTACHE.name)) return []
+  const [port, adminPort] = [await freePort(), await freePort()]
+  const started = await begin(ATTACHE.command(plan.place, port, adminPort), port, plan, 'attache-idle')
+  await ask(`http://127.0.0.1:${port}${ATTACHE.prefix}${SMALL}`)
+  await sleep(2000)
+  const before = processorMs(started.pid)
+  await sleep(IDLE_SECONDS * 1000)
+  const after = processorMs(started.pid)
+  const resident = residentBytes(started.pid)
+  await started.stop()
+  return [
+    { subject: 'ready after', value: started.readyMs, unit: 'ms', wrong: 0 },
+    ...(resident === undefined ? [] : [{ subject: 'resident', value: resident / 2 ** 20, unit: 'MiB', wrong: 0 }]),
+    ...(before === undefined || after === undefined ? [] : [{ subject: 'processor', value: (after - before) / (IDLE_SECONDS * 10), unit: '%', wrong: 0 }])
+  ]
+}
+
+/** Whether cost grows with configuration: one upstream against 200. */
+export async function manyUpstreams(plan: Plan): Promise<Row[]> {
+  if (!plan.chosen(ATTACHE.name)) return []
+  const sizes = [1, 200]
+  const subjects = sizes.map((count): Subject => ({
+    ...ATTACHE,
+    name: `attache, ${count} upstream${count === 1 ? '' : 's'}`,
+    command: (place, port, adminPort) => attache(place, port, adminPort, count)
+  }))
+  return throughput({ ...plan, chosen: () => true }, subjects, SMALL, 64, SMALL_BODY)
+}
+
+/** What no throughput shows: how many calls the provider and the token service got for the app's. */
+export async function calls(plan: Plan): Promise<Row[]> {
+  if (!plan.chosen(ATTACHE.name)) return []
+  const [port, adminPort] = [await freePort(), await freePort()]
+  const started = await begin(ATTACHE.command(plan.place, port, adminPort), port, plan, 'attache-calls')
+  const asked = async (): Promise<number> => Number((await ask(`${plan.place.tokenService}/count`)).body)
+  const tokensBefore = await asked()
+  const base = `http://127.0.0.1:${port}${ATTACHE.prefix}`
+  plan.progress('attache: 2,000 cold requests at once, half of them for cacheable answers')
+  const answers = await Promise.all(Array.from({ length: 2000 }, (_none, at) => ask(at % 2 === 0 ? `${base}cached/calls-${at % 20}` : base + SMALL)))
+  const wrong = answers.filter((answer) => answer.status !== 200 || answer.body !== SMALL_BODY).length
+  const metrics = (await ask(`http://127.0.0.1:${adminPort}/metrics`)).body
+  const tokens = (await asked()) - tokensBefore
+  await started.stop()
+  return [
+    { subject: 'app calls', value: sum(metrics, 'attache_requests_total'), unit: '', wrong },
+    { subject: 'provider calls', value: sum(metrics, 'attache_attempts_total'), unit: '', wrong: 0 },
+    { subject: 'calls avoided', value: sum(metrics, 'attache_calls_avoided_total'), unit: '', wrong: 0 },
+    { subject: 'token requests', value: tokens, unit: '', wrong: tokens === 1 ? 0 : 1 }
+  ]
+}
+
+type Served = { readonly subject: Subject; readonly url: string; readonly started: Started }
+
+async function throughput(plan: Plan, subjects: readonly Subject[], path: string, connections: number, expect: string | undefined): Promise<Row[]> {
+  return withSubjects(plan, subjects, async (served) => {
+    const results = new Map(served.map((one) => [one, { value: 0, wrong: 0 }]))
+    for (const one of served) await load({ url: one.url + path, seconds: 1, connections, expect })
+    for (let round = 1; round <= plan.rounds; round++) {
+      for (const one of served) {
+        const { perSecond, wrong } = await load({ url: one.url + path, seconds: plan.seconds, connections, expect })
+        plan.progress(`round ${round}/${plan.rounds} ${one.subject.name}: ${Math.round(perSecond)}/s${wrong > 0 ? `, ${wrong} WRONG` : ''}`)
+        const result = results.get(one)
+        if (result === undefined) continue
+        result.value = Math.max(result.value, perSecond)
+        result.wrong += wrong
+      }
+    }
+    return [...results].map(([one, { value, wrong }]) => ({ subject: one.subject.name, value, unit: 'req/s', wrong, note: memory(one.started) }))
+  })
+}
+
+async function bestRound(
+  plan: Plan,
+  one: Served,
+  options: { path: string; connections: number; expect: string | undefined; spread: number }
+): Promise<{ value: number; wrong: number }> {
+  const best = { value: 0, wrong: 0 }
+  for (let round = 1; round <= plan.rounds; round++) {
+    const { perSecond, wrong } = await load({ ...options, url: one.url + options.path, seconds: plan.seconds })
+    plan.progress(`round ${round}/${plan.rounds} ${one.subject.name}: ${Math.round(perSecond)}/s`)
+    best.value = Math.max(best.value, perSecond)
+    best.wrong += wrong
+  }
+  return best
+}
+
+/** Starts those that are chosen and installed, measures, and ends them whatever happens. */
+async function withSubjects(plan: Plan, subjects: readonly Subject[], measure: (served: Served[]) => Promise<Row[]>): Promise<Row[]> {
+  const served: Served[] = []
+  const absent: Row[] = []
+  try {
+    for (const subject of subjects.filter((one) => plan.chosen(one.name))) {
+      if (missing(subject)) {
+        absent.push({ subject: subject.name, value: Number.NaN, unit: '', wrong: 0, note: 'missing: not installed' })
+        continue
+      }
+      const [port, adminPort] = [await freePort(), await freePort()]
+      try {
+        const started = await begin(subject.command(plan.place, port, adminPort), port, plan, subject.name)
+        served.push({ subject, url: `http://127.0.0.1:${port}${subject.prefix}`, started })
+      } catch (error) {
+        plan.progress(String(error))
+        absent.push({ subject: subject.name, value: Number.NaN, unit: '', wrong: 1, note: 'does not start' })
+      }
+    }
+    return [...(await measure(served)), ...absent]
+  } finally {
+    for (const one of served) await one.started.stop()
+  }
+}
+
+function begin(command: string[], port: number, plan: Plan, name: string): Promise<Started> {
+  mkdirSync(join(plan.place.folder, 'logs'), { recursive: true })
+  return start(command, { core: PROXY_CORE, port, logFile: join(plan.place.folder, 'logs', `${name.replaceAll(/\W+/g, '-')}.log`) })
+}
+
+function memory(started: Started): string {
+  const bytes = residentBytes(started.pid)
+  return bytes === undefined ? '' : `${Math.round(bytes / 2 ** 20)} MiB resident`
+}
+
+function sum(metrics: string, name: string): number {
+  return metrics
+    .split('\n')
+    .filter((line) => line.startsWith(`${name}{`))
+    .reduce((total, line) => total + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+}
