@@ -1,0 +1,442 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import {
+  arm,
+  assertion,
+  FORM,
+  infoForm,
+  infoHeaders,
+  infoToken,
+  integrationForm,
+  integrationHeaders,
+  integrationToken,
+  MANNERS,
+  openBench,
+  SCOPE,
+  TENANT,
+  type Bench,
+  type Wire
+} from './sandbox-support.ts'
+
+const INFO = '/info-subscription/api'
+const PARTNER = '/integration/api'
+const JSON_BODY = { 'Content-Type': 'application/json' }
+
+let bench: Bench
+let on: Wire
+beforeEach(async () => {
+  bench = await openBench()
+  on = bench.connect()
+})
+afterEach(() => bench.close())
+
+/** One bad habit: what it does, and every clause it breaks. */
+type Habit = { does: string; breaks: string[]; act: () => Promise<void> }
+
+async function times(count: number, act: () => Promise<unknown>): Promise<void> {
+  for (let done = 0; done < count; done++) await act()
+}
+
+const HABITS: Habit[] = [
+  {
+    does: 'asks INFO-Subscription for a token per call',
+    breaks: ['IS-62'],
+    act: () => times(2, async () => on.send('GET', `${INFO}/orders/none${Math.random()}`, infoHeaders(await infoToken(on))))
+  },
+  {
+    does: 'renews at half the lifetime',
+    breaks: ['IA-13'],
+    async act() {
+      await integrationToken(bench, on)
+      bench.clock.pass(1_800_000)
+      await integrationToken(bench, on)
+    }
+  },
+  {
+    does: 'asks for two tokens at once',
+    breaks: ['IA-14'],
+    async act() {
+      await Promise.all([integrationToken(bench, bench.connect()), integrationToken(bench, bench.connect())])
+    }
+  },
+  {
+    does: 'renews again and again because of 401',
+    breaks: ['IS-62'],
+    async act() {
+      for (let round = 0; round < 3; round++) {
+        const token = await infoToken(on)
+        await arm(on, { provider: 'info-subscription', kind: 'revoke-token' })
+        await on.send('GET', `${INFO}/subscribers/${round + 1}`, infoHeaders(token))
+        bench.clock.pass(5_000)
+      }
+    }
+  },
+  {
+    does: 'tries a refused secret again and again',
+    breaks: ['IS-58'],
+    act: () => times(4, () => on.send('POST', '/info-subscription/token', FORM, infoForm({ client_secret: 'guess' })))
+  },
+  {
+    does: 'asks the failing token service again at once',
+    breaks: ['IA-35'],
+    async act() {
+      await arm(on, { provider: 'integration', kind: 'status', match: 'token', status: 503 })
+      await times(2, () => integrationToken(bench, on))
+    }
+  },
+  {
+    does: 'sends the secret in the query',
+    breaks: ['IS-10'],
+    act: () => times(1, () => on.send('POST', '/info-subscription/token?client_secret=info-secret', FORM, infoForm()))
+  },
+  {
+    does: 'proves itself twice over',
+    breaks: ['IS-05'],
+    act: () => times(1, () => on.send('POST', '/info-subscription/token', { ...FORM, Authorization: `Basic ${btoa('info-demo:info-secret')}` }, infoForm()))
+  },
+  {
+    does: 'repeats a parameter',
+    breaks: ['IS-05'],
+    act: () => times(1, () => on.send('POST', '/info-subscription/token', FORM, `${infoForm()}&scope=${SCOPE}`))
+  },
+  {
+    does: 'sends the tenant to the token service',
+    breaks: ['IS-15'],
+    act: () => times(1, () => on.send('POST', '/info-subscription/token', { ...FORM, 'S4-TenantId': TENANT }, infoForm()))
+  },
+  {
+    does: 'uses a refresh grant that is not offered',
+    breaks: ['IS-05'],
+    act: () => times(1, () => on.send('POST', '/info-subscription/token', FORM, infoForm({ grant_type: 'refresh_token', refresh_token: 'x' })))
+  },
+  {
+    does: 'forgets the tenant',
+    breaks: ['IS-15'],
+    act: () => times(1, async () => on.send('GET', `${INFO}/products`, { ...MANNERS, Authorization: `Bearer ${await infoToken(on)}` }))
+  },
+  {
+    does: 'sends the tenant twice',
+    breaks: ['IS-15'],
+    act: () => times(1, async () => on.send('GET', `${INFO}/products`, { ...infoHeaders(await infoToken(on)), 'S4-TenantId': [TENANT, TENANT] }))
+  },
+  { does: 'calls without a token', breaks: ['IS-54'], act: () => times(1, () => on.send('GET', `${INFO}/products`, { ...MANNERS, 'S4-TenantId': TENANT })) },
+  {
+    does: 'uses an expired token',
+    breaks: ['IA-11'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      bench.clock.pass(3_601_000)
+      await on.send('GET', `${PARTNER}/campaigns`, integrationHeaders(token))
+    }
+  },
+  {
+    does: 'puts the token in the query',
+    breaks: ['IA-02'],
+    act: () => times(1, async () => on.send('GET', `${PARTNER}/changes?access_token=x`, integrationHeaders(await integrationToken(bench, on))))
+  },
+  {
+    does: 'retries at once',
+    breaks: ['IA-35'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 500, times: 2 })
+      await times(3, () => on.send('GET', `${PARTNER}/changes`, integrationHeaders(token)))
+    }
+  },
+  {
+    does: 'waits too short a time before the second retry',
+    breaks: ['IA-35'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 500, times: 2 })
+      for (const wait of [10_000, 29_000, 0]) {
+        await on.send('GET', `${PARTNER}/changes`, integrationHeaders(token))
+        bench.clock.pass(wait)
+      }
+    }
+  },
+  {
+    does: 'gives up after one attempt',
+    breaks: ['IA-34'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 500 })
+      await on.send('GET', `${PARTNER}/changes`, integrationHeaders(token))
+      bench.clock.pass(600_000)
+    }
+  },
+  {
+    does: 'calls inside Retry-After',
+    breaks: ['IA-48'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 429, retryAfter: 45 })
+      await on.send('DELETE', `${PARTNER}/coupons/1`, integrationHeaders(token))
+      bench.clock.pass(44_000)
+      await on.send('DELETE', `${PARTNER}/coupons/2`, integrationHeaders(token))
+      bench.clock.pass(1000)
+      await on.send('DELETE', `${PARTNER}/coupons/1`, integrationHeaders(token))
+      await on.send('DELETE', `${PARTNER}/coupons/2`, integrationHeaders(token))
+    }
+  },
+  {
+    does: 'calls inside a Retry-After that is a date',
+    breaks: ['IS-60'],
+    async act() {
+      const token = await infoToken(on)
+      await arm(on, { provider: 'info-subscription', kind: 'status', status: 503, retryAfter: 'date:240' })
+      await on.send('DELETE', `${INFO}/subscribers/5`, infoHeaders(token))
+      bench.clock.pass(200_000)
+      await on.send('DELETE', `${INFO}/subscribers/6`, infoHeaders(token))
+    }
+  },
+  {
+    does: 'keeps calling after a 503 that says nothing',
+    breaks: ['IS-52'],
+    async act() {
+      const token = await infoToken(on)
+      await arm(on, { provider: 'info-subscription', kind: 'status', status: 503 })
+      for (const id of [11, 12, 13]) {
+        await on.send('DELETE', `${INFO}/subscribers/${id}`, infoHeaders(token))
+        bench.clock.pass(20_000)
+      }
+    }
+  },
+  {
+    does: 'calls during the cooldown',
+    breaks: ['IA-39'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 500, times: 5 })
+      for (let id = 1; id <= 6; id++) {
+        await on.send('PUT', `${PARTNER}/customers/c${id}`, integrationHeaders(token))
+        bench.clock.pass(1000)
+      }
+    }
+  },
+  {
+    does: 'sends two probes after the cooldown',
+    breaks: ['IA-39'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 500, times: 5 })
+      for (let id = 1; id <= 5; id++) await on.send('PUT', `${PARTNER}/customers/c${id}`, integrationHeaders(token))
+      bench.clock.pass(60_000)
+      await Promise.all([7, 8].map((id) => bench.connect().send('PUT', `${PARTNER}/customers/c${id}`, integrationHeaders(token))))
+    }
+  },
+  {
+    does: 'repeats a POST that was reset after it had been read',
+    breaks: ['IA-38'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'reset-after-read' })
+      await expect(on.send('POST', `${PARTNER}/receipts`, { ...integrationHeaders(token), ...JSON_BODY }, '{"a":1}')).rejects.toThrow(/hang up|ECONNRESET/)
+      await on.send('POST', `${PARTNER}/receipts`, { ...integrationHeaders(token), ...JSON_BODY }, '{"a":1}')
+    }
+  },
+  {
+    does: 'repeats a call that was turned down as wrong',
+    breaks: ['IS-32'],
+    act: () => infoToken(on).then((token) => times(2, () => on.send('POST', `${INFO}/orders`, { ...infoHeaders(token), ...JSON_BODY }, '{}')))
+  },
+  {
+    does: 'asks again for what does not exist',
+    breaks: ['IA-52'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await times(2, () => on.send('GET', `${PARTNER}/customers/nobody`, integrationHeaders(token)))
+    }
+  },
+  {
+    does: 'asks again for what is still fresh',
+    breaks: ['IA-53'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await times(2, () => on.send('GET', `${PARTNER}/campaigns`, integrationHeaders(token)))
+    }
+  },
+  {
+    does: 'fetches again without the validator',
+    breaks: ['IA-53'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await on.send('GET', `${PARTNER}/campaigns`, integrationHeaders(token))
+      bench.clock.pass(301_000)
+      await on.send('GET', `${PARTNER}/campaigns`, integrationHeaders(token))
+    }
+  },
+  {
+    does: 'asks the same thing many times at once',
+    breaks: ['IA-53'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await Promise.all([1, 2].map(() => bench.connect().send('GET', `${PARTNER}/campaigns`, integrationHeaders(token))))
+    }
+  },
+  {
+    does: 'fetches a temporary secret again and again',
+    breaks: ['IA-15'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      for (const control of ['no-cache', 'no-cache'])
+        await on.send('GET', `${PARTNER}/connection-string`, { ...integrationHeaders(token), 'Cache-Control': control })
+    }
+  },
+  {
+    does: 'polls in a loop',
+    breaks: ['IS-37'],
+    async act() {
+      const token = await infoToken(on)
+      const placed = await on.send('POST', `${INFO}/orders`, { ...infoHeaders(token), ...JSON_BODY }, '{"subscriber":1}')
+      const location = new URL(String(placed.headers['location']), bench.sandbox.url).pathname
+      for (let poll = 0; poll < 5; poll++) {
+        bench.clock.pass(poll === 0 ? 2000 : 50)
+        await on.send('GET', location, infoHeaders(token))
+      }
+    }
+  },
+  {
+    does: 'calls what does not exist',
+    breaks: ['IA-51'],
+    act: () => times(1, async () => on.send('GET', `${PARTNER}/nope`, integrationHeaders(await integrationToken(bench, on))))
+  },
+  {
+    does: 'exceeds the agreed volume',
+    breaks: ['IA-48'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      const wires = Array.from({ length: 20 }, () => bench.connect())
+      await Promise.all(wires.map((each, index) => times(31, () => each.send('DELETE', `${PARTNER}/coupons/${index}`, integrationHeaders(token)))))
+    }
+  },
+  {
+    does: 'reads the whole database one by one',
+    breaks: ['IA-54'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      for (let id = 0; id <= 501; id++) {
+        bench.clock.pass(200)
+        await on.send('GET', `${PARTNER}/receipts/r${id}`, integrationHeaders(token))
+      }
+    }
+  },
+  {
+    does: 'has no manners',
+    breaks: ['IS-12', 'IS-23', 'RFC9110-7.6.3'],
+    act: () => times(1, async () => on.send('GET', `${INFO}/products`, { Authorization: `Bearer ${await infoToken(on)}`, 'S4-TenantId': TENANT }))
+  },
+  {
+    does: 'passes on what was meant for others',
+    breaks: ['IA-26', 'RFC9110-7.6.1'],
+    act: () =>
+      times(1, async () =>
+        on.send('GET', `${INFO}/products`, { ...infoHeaders(await infoToken(on)), Cookie: 'a=b', 'Proxy-Authorization': 'Basic eA==', TE: 'gzip' })
+      )
+  },
+  {
+    does: 'sends a private key',
+    breaks: ['IA-04'],
+    act: () =>
+      times(1, async () =>
+        on.send('POST', `${PARTNER}/receipts`, { ...integrationHeaders(await integrationToken(bench, on)), ...JSON_BODY }, '"-----BEGIN PRIVATE KEY-----"')
+      )
+  }
+]
+
+describe('the ledger catches a client that', () => {
+  it.each(HABITS)('$does', async ({ act, breaks }) => {
+    await act()
+    expect(bench.broken()).toEqual(breaks)
+  })
+})
+
+describe('the ledger stays empty for a client that', () => {
+  it('keeps the agreements through a day of work', async () => {
+    const info = await infoToken(on)
+    const partner = await integrationToken(bench, on)
+    const first = await on.send('GET', `${INFO}/products`, infoHeaders(info))
+    bench.clock.pass(301_000)
+    const second = await on.send('GET', `${INFO}/products`, { ...infoHeaders(info), 'If-None-Match': String(first.headers['etag']) })
+    expect(second.status).toBe(304)
+    const placed = await on.send('POST', `${INFO}/orders`, { ...infoHeaders(info), ...JSON_BODY }, '{"subscriber":1}')
+    const location = new URL(String(placed.headers['location']), bench.sandbox.url).pathname
+    const polls: number[] = []
+    for (const wait of [250, 400, 640, 1024, 1638, 2621, 4194]) {
+      bench.clock.pass(wait)
+      polls.push((await on.send('GET', location, infoHeaders(info))).status)
+    }
+    expect(polls).toEqual([404, 404, 202, 202, 202, 202, 200])
+    await arm(on, { provider: 'integration', kind: 'status', status: 503, times: 2 })
+    for (const wait of [10_000, 30_000, 0]) {
+      await on.send('DELETE', `${PARTNER}/coupons/9`, integrationHeaders(partner))
+      bench.clock.pass(wait)
+    }
+    bench.clock.pass(2_520_000)
+    await integrationToken(bench, on)
+    expect(bench.details()).toEqual([])
+  })
+
+  it('renews once because its token was revoked', async () => {
+    const token = await infoToken(on)
+    await arm(on, { provider: 'info-subscription', kind: 'revoke-token' })
+    expect((await on.send('GET', `${INFO}/products`, infoHeaders(token))).status).toBe(401)
+    expect((await on.send('GET', `${INFO}/products`, infoHeaders(await infoToken(on)))).status).toBe(200)
+    expect(bench.details()).toEqual([])
+  })
+
+  it('falls silent after five failures and asks one thing after the cooldown', async () => {
+    const token = await integrationToken(bench, on)
+    await arm(on, { provider: 'integration', kind: 'status', status: 500, times: 5 })
+    for (let id = 1; id <= 5; id++) await on.send('PUT', `${PARTNER}/customers/c${id}`, integrationHeaders(token))
+    bench.clock.pass(60_000)
+    expect((await on.send('PUT', `${PARTNER}/customers/c1`, integrationHeaders(token))).status).toBe(204)
+    expect((await on.send('PUT', `${PARTNER}/customers/c2`, integrationHeaders(token))).status).toBe(204)
+    bench.clock.pass(600_000)
+    expect(bench.broken()).toEqual([])
+  })
+})
+
+describe('an assertion is refused and noted when', () => {
+  const other = () => openBench()
+  it.each([
+    ['its audience is the token URL', () => ({ claims: { aud: `http://127.0.0.1:${bench.sandbox.port}/integration/token` } })],
+    ['its audience is a list', () => ({ claims: { aud: [`http://127.0.0.1:${bench.sandbox.port}/integration`] } })],
+    ['it lives longer than two minutes', () => ({ claims: { exp: Math.floor(Date.now() / 1000) + 300 } })],
+    ['it has expired', () => ({ claims: { iat: Math.floor(Date.now() / 1000) - 8, exp: Math.floor(Date.now() / 1000) - 2 } })],
+    ['its clock is wrong', () => ({ claims: { iat: Math.floor(Date.now() / 1000) + 60, exp: Math.floor(Date.now() / 1000) + 120 } })],
+    ['it has no jti', () => ({ claims: { jti: undefined } })],
+    ['it has no iat', () => ({ claims: { iat: undefined } })],
+    ['issuer and subject differ', () => ({ claims: { sub: 'somebody' } })],
+    ['it speaks for somebody unknown', () => ({ claims: { iss: 'nobody', sub: 'nobody' } })],
+    ['its key is not registered', () => ({ header: { kid: 'other' } })],
+    ['it names no key', () => ({ header: { kid: undefined } })],
+    ['it is not signed', () => ({ header: { alg: 'none' } })]
+  ])('%s', async (_why, changes) => {
+    const reply = await on.send('POST', '/integration/token', FORM, integrationForm(assertion(bench, changes())))
+    expect(reply.status).toBe(401)
+    expect(reply.body).toContain('invalid_client')
+    expect(bench.broken()).toEqual(['IA-10'])
+  })
+
+  it('somebody else signed it', async () => {
+    const stranger = await other()
+    const reply = await on.send('POST', '/integration/token', FORM, integrationForm(assertion(bench, { key: stranger.keys.privateKey })))
+    await stranger.close()
+    expect(reply.status).toBe(401)
+    expect(bench.broken()).toEqual(['IA-10'])
+  })
+
+  it('somebody used it before', async () => {
+    const jwt = assertion(bench)
+    expect((await on.send('POST', '/integration/token', FORM, integrationForm(jwt))).status).toBe(200)
+    bench.clock.pass(3_000_000)
+    expect((await on.send('POST', '/integration/token', FORM, integrationForm(jwt))).status).toBe(401)
+    expect(bench.details()).toEqual(['IA-10 jti was used before'])
+  })
+
+  it('its key has been locked', async () => {
+    const kid = /"kid":"([^"]+)"/.exec(Buffer.from(assertion(bench).split('.')[0] ?? '', 'base64url').toString())?.[1]
+    expect((await on.send('DELETE', `/integration/keys/${kid}`)).status).toBe(204)
+    expect((await on.send('POST', '/integration/token', FORM, integrationForm(assertion(bench)))).status).toBe(401)
+  })
+})
