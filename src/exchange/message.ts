@@ -38,6 +38,16 @@ export type Trace = {
   tokenMs: number
   /** Whether any byte of the current attempt may have reached the provider. Owner: transport. */
   sent: boolean
+  /** Clock time of the next attempt while it is waited for; progress of a background operation. Owner: retry. */
+  nextTryAt?: number
+}
+
+/** How a background operation learns of its attempts in time: a non-repeatable one must be written down before it is sent. */
+export type AttemptJournal = {
+  /** Resolves once it is durable that an attempt is being sent; rejects where it must not be sent any more. */
+  sending(): Promise<void>
+  /** The attempt ended before a byte of it can have reached the provider. */
+  notSent(): Promise<void>
 }
 
 /** What the caller asked of Attache itself; these fields never reach the provider. */
@@ -85,6 +95,10 @@ export type Request = {
   readonly clientCertificate?: ClientCertificate
   /** Set by timeout; the transport calls it at every sign of life of the attempt: 0 at the header, then the size of each piece. */
   readonly heard?: (sizeBytes: number) => void
+  /** Set by the data port: hands an interim answer (RFC 9110 §15.2, mostly 103) to the caller ahead of the final one. */
+  readonly interim?: (status: number, fields: Fields) => void
+  /** Set on a background operation. */
+  readonly journal?: AttemptJournal
   readonly trace: Trace
 }
 

@@ -1,5 +1,7 @@
 import type { Policy } from '../exchange/chain.ts'
+import type { CallerWishes } from '../exchange/message.ts'
 import { duration, section, type Decoded } from '../exchange/options.ts'
+import { Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
 
 /** One section for the two timeout rooms: `total` is the deadline's, the others are the attempt's. */
@@ -15,8 +17,41 @@ export const timeoutOptions = section(
 )
 export type TimeoutOptions = Decoded<typeof timeoutOptions>
 
-export function deadline(_options: TimeoutOptions, _tools: UpstreamTools): Policy {
+// No better moment is known when it is the caller who would not wait longer.
+const ASK_AGAIN_MS = 1000
+
+/**
+ * Bounds the whole request: `timeout.total`, or less where the caller says so (`Attache-Timeout`, `Prefer: wait`).
+ *
+ * Sets `deadlineAt`, against which every wait below is measured before it begins, and a signal that is aborted when the
+ * time is up or the caller has gone. Both end with the answer's header: from there the timeout policy watches the body,
+ * which may flow longer than `total` but may not trickle. Rejects with `upstream-timeout`, after `Prefer: wait` with
+ * `upstream-wait`; retry turns either into `outcome-unknown` where a request that must not be repeated was sent.
+ */
+export function deadline(options: Pick<TimeoutOptions, 'total'>, tools: UpstreamTools): Policy {
+  const { clock } = tools
+
   return async function deadline(request, next) {
-    return next(request)
+    const { wishes, signal } = request
+    if (signal.aborted) throw signal.reason
+    const limitMs = Math.min(options.total, wishes.timeoutMs ?? Infinity, wishes.waitMs ?? Infinity)
+    const deadlineAt = Math.min(request.deadlineAt, clock.now() + limitMs)
+    // Derived by hand: AbortSignal.any costs more than everything else in this room together.
+    const controller = new AbortController()
+    const leave = (): void => controller.abort(signal.reason)
+    signal.addEventListener('abort', leave)
+    const timer = clock.after(deadlineAt - clock.now(), () => controller.abort(outOfTime(limitMs, wishes)))
+    try {
+      return await next({ ...request, signal: controller.signal, deadlineAt })
+    } finally {
+      timer.cancel()
+      signal.removeEventListener('abort', leave)
+    }
   }
+}
+
+function outOfTime(limitMs: number, wishes: CallerWishes): Problem {
+  if (limitMs === wishes.waitMs) return new Problem('upstream-wait', { retryAfterMs: ASK_AGAIN_MS, detail: 'no answer within the time given by Prefer: wait' })
+  const limit = limitMs === wishes.timeoutMs ? 'Attache-Timeout' : 'timeout.total'
+  return new Problem('upstream-timeout', { detail: `no answer within ${limit}` })
 }
