@@ -3,9 +3,10 @@ import type { Duplex } from 'node:stream'
 import httpProxy from '@fastify/http-proxy'
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { CallerGone, Problem } from '../exchange/problem.ts'
+import { field } from '../http/fields.ts'
 import type { Authorization } from '../tokens/source.ts'
 import { callerOf, type Caller } from './checks.ts'
-import { refuseRequest, serve, type Door, type DownstreamTools } from './downstream.ts'
+import { answerPreflight, refuseRequest, serve, type Door, type DownstreamTools } from './downstream.ts'
 import { refuse, type Handler } from './http-server.ts'
 
 export type DataPortOptions = {
@@ -47,6 +48,12 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
   for (const method of PROXIED_METHODS) if (!app.supportedMethods.includes(method)) app.addHttpMethod(method)
 
   for (const door of options.doors) {
+    const wsClientOptions = {
+      followRedirects: false,
+      perMessageDeflate: false,
+      // the app's own fields do not cross; http-proxy asks for these at once, so the authorization is fetched before
+      rewriteRequestHeaders: (_headers: unknown, request: FastifyRequest) => upgradeFields(door, upgrades.get(request.raw))
+    }
     await app.register(httpProxy, {
       prefix: door.prefix,
       upstream: door.base.href,
@@ -55,10 +62,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       httpMethods: PROXIED_METHODS,
       proxyPayloads: false,
       websocket: true,
-      wsClientOptions: {
-        // `headers` is what the config sets on every call; the app's own fields do not cross
-        rewriteRequestHeaders: (_headers: unknown, request: FastifyRequest) => upgradeFields(door, upgrades.get(request.raw))
-      },
+      wsClientOptions,
       preHandler(request, reply, done) {
         if (request.raw.headers.upgrade === undefined) return done()
         const leaving = new AbortController()
@@ -106,6 +110,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       } catch (problem) {
         return refuseRequest(message, response, asProblem(problem), tools)
       }
+      if (isPreflight(message)) return answerPreflight(message, response)
       message.headers = {}
       return app.routing(message, response)
     },
@@ -120,6 +125,10 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
     },
     close: () => app.close()
   }
+}
+
+function isPreflight(message: IncomingMessage): boolean {
+  return message.method === 'OPTIONS' && field(message.rawHeaders, 'access-control-request-method') !== undefined
 }
 
 function upgradeFields(door: Door, authorization: Authorization | undefined): Record<string, string> {

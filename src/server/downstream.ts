@@ -4,11 +4,14 @@ import type { Report } from '../exchange/events.ts'
 import type { Clock } from '../exchange/clock.ts'
 import type { Request, Response, Trace } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
-import { isNamed, type Fields } from '../http/fields.ts'
+import { field, isNamed, type Fields } from '../http/fields.ts'
 import { sidecarLinks, sidecarReference } from '../http/target.ts'
 import { localAnswer } from './local-answer.ts'
 import { hasBody, receiveBody, type UploadLimits } from './upload.ts'
 import { wishesOf, withoutWishes } from './wishes.ts'
+
+/** Bodies up to here leave in the same write as their header; above, copying costs more than a second buffer. */
+const ONE_WRITE_BYTES = 16 * 1024
 
 /** One upstream as the data port sees it: how requests are made ready for it, and where they go. */
 export type Door = {
@@ -30,6 +33,10 @@ export type DownstreamTools = {
   readonly clock: Clock
   readonly report: Report
   readonly nextId: () => string
+  /** Whether any browser origin is listed: its answers then say that the page may read them. */
+  readonly servesBrowsers: boolean
+  /** Told of every request at its header and once more when it is over. */
+  readonly underWay: (change: 1 | -1) => void
   /** While draining, callers are told to open their next connection elsewhere. */
   readonly isDraining: () => boolean
 }
@@ -48,6 +55,27 @@ export async function serve(message: IncomingMessage, response: ServerResponse, 
 /** Answers a request that has no upstream. */
 export function refuseRequest(message: IncomingMessage, response: ServerResponse, problem: Problem, tools: DownstreamTools): void {
   new Exchange(message, response, undefined, tools).fail(problem)
+}
+
+/** Answers the preflight request of a listed origin (the checks have refused all others); it never goes upstream. */
+export function answerPreflight(message: IncomingMessage, response: ServerResponse): void {
+  const asked = field(message.rawHeaders, 'access-control-request-headers')
+  response
+    .writeHead(204, [
+      ...browserFields(message.rawHeaders),
+      'Access-Control-Allow-Methods',
+      'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS',
+      ...(asked === undefined ? [] : ['Access-Control-Allow-Headers', asked]),
+      'Access-Control-Max-Age',
+      '600'
+    ])
+    .end()
+}
+
+// the checks let only listed origins get this far
+function browserFields(fields: Fields): string[] {
+  const allowed = field(fields, 'origin')
+  return allowed === undefined ? [] : ['Access-Control-Allow-Origin', allowed, 'Access-Control-Expose-Headers', '*', 'Vary', 'Origin']
 }
 
 class Exchange {
@@ -73,6 +101,7 @@ class Exchange {
     this.#id = tools.nextId()
     const behind = (message.url ?? '/').slice(door?.prefix.length ?? 0)
     this.#target = behind.startsWith('/') ? behind : `/${behind}`
+    tools.underWay(1)
     // fires once in every case: after the last byte, or when the caller hangs up before it
     response.on('close', () => this.#closed())
   }
@@ -103,8 +132,19 @@ class Exchange {
       deadlineAt: Number.POSITIVE_INFINITY,
       wishes: wishesOf(received),
       credential: door.credentialOf(method, path),
+      interim: this.#interim,
       trace: this.#trace
     }
+  }
+
+  // 103 is for the app to start early; 100 has been answered by node, 102 says nothing
+  readonly #interim = (status: number, fields: Fields): void => {
+    const response = this.#response
+    if (status !== 103 || response.headersSent || response.destroyed || this.#message.httpVersion === '1.0') return
+    const hints: Record<string, string[]> = {}
+    for (let i = 0; i < fields.length; i += 2) (hints[(fields[i] as string).toLowerCase()] ??= []).push(fields[i + 1] as string)
+    const links = hints['link']
+    if (links !== undefined) response.writeEarlyHints({ ...hints, link: links })
   }
 
   answer(answer: Response): void {
@@ -121,7 +161,11 @@ class Exchange {
       return
     }
     if (body.kind === 'bytes') {
-      response.writeHead(answer.status, fields).end(this.#message.method === 'HEAD' ? undefined : body.bytes)
+      response.writeHead(answer.status, fields)
+      if (this.#message.method === 'HEAD') response.end()
+      // node sends header and body in one write when both are strings; latin-1 keeps every byte
+      else if (body.bytes.length <= ONE_WRITE_BYTES) response.end(body.bytes.toString('latin1'), 'latin1')
+      else response.end(body.bytes)
       return
     }
     response.writeHead(answer.status, fields)
@@ -174,6 +218,7 @@ class Exchange {
     if (length !== undefined && !isLengthless) outgoing.push('Content-Length', length)
     if (answer.cacheStatus !== undefined) outgoing.push('Cache-Status', `attache; ${answer.cacheStatus}`)
     outgoing.push('Via', '1.1 attache', 'Attache-Attempts', String(this.#trace.attempts), 'Server-Timing', this.#timing())
+    if (this.#tools.servesBrowsers) outgoing.push(...browserFields(this.#message.rawHeaders))
     // what is left of an unread upload would be taken for the next request
     if (this.#tools.isDraining() || (!this.#message.complete && hasBody(this.#message.rawHeaders))) outgoing.push('Connection', 'close')
     return outgoing
@@ -196,6 +241,7 @@ class Exchange {
   #closed(): void {
     const callerGone = !this.#response.writableFinished
     if (callerGone) this.#caller.abort(new CallerGone())
+    this.#tools.underWay(-1)
     this.#tools.report({
       kind: 'request',
       id: this.#id,

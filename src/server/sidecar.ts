@@ -90,7 +90,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     }
     const upstreams = new Map(Object.entries(config.upstreams).map(([name, upstream]) => [name, openUpstream(name, upstream, config, parts)]))
     const check = checks({ allowHosts: config.allowHosts, allowOrigins: config.allowOrigins, clients: config.clients })
-    const downstream = downstreamTools()
+    const downstream = downstreamTools(config.allowOrigins.length > 0)
 
     async function port(doors: readonly Door[]): Promise<Handler & { close(): Promise<void> }> {
       return dataPort(
@@ -116,10 +116,17 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     return { config, credentials, upstreams, ports }
   }
 
-  function downstreamTools(): DownstreamTools {
+  function downstreamTools(servesBrowsers: boolean): DownstreamTools {
     const prefix = `${startedAt.toString(36)}-${Math.floor(Math.random() * 46_656).toString(36)}`
     let sequence = 0
-    return { clock, report, isDraining: () => isDraining, nextId: () => `${prefix}-${(sequence++).toString(36)}` }
+    return {
+      clock,
+      report,
+      servesBrowsers,
+      isDraining: () => isDraining,
+      underWay: (change) => void (inFlight += change),
+      nextId: () => `${prefix}-${(sequence++).toString(36)}`
+    }
   }
 
   function handlerOf(name: string): () => Handler {
@@ -146,12 +153,6 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       },
       handlerOf(name)
     )
-    server.on('request', (_message, response) => {
-      inFlight += 1
-      response.once('close', () => {
-        inFlight -= 1
-      })
-    })
     await listen(server, address)
     servers.set(name, server)
   }

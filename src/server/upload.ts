@@ -55,7 +55,8 @@ function gather(message: IncomingMessage, sizeBytes: number | undefined, limits:
       if (received > limits.bodyBytes) return stop(tooLarge())
       if (received > limits.bufferBytes) {
         message.pause()
-        stop({ kind: 'stream', stream: new UploadStream(message, chunks, limits, clock), sizeBytes })
+        const stream = new UploadStream(message, chunks, limits, clock)
+        stop({ kind: 'stream', stream, sizeBytes, readAt: () => stream.readAt })
       }
       return undefined
     }
@@ -81,11 +82,16 @@ class UploadStream extends Readable {
   readonly #message: IncomingMessage
   #pending: Buffer[]
   #stop: () => void
+  /** Clock time of the last piece that was asked for: while the provider goes on reading, it need not have answered. */
+  readAt: number
+  readonly #clock: Clock
 
   constructor(message: IncomingMessage, received: Buffer[], limits: UploadLimits, clock: Clock) {
     super({ highWaterMark: 64 * 1024 })
     this.#message = message
     this.#pending = received
+    this.#clock = clock
+    this.readAt = clock.now()
     let total = received.reduce((sum, chunk) => sum + chunk.length, 0)
     const timer = clock.after(limits.bodyMs, () => this.destroy(tooSlow()))
     const onData = (chunk: Buffer): void => {
@@ -115,6 +121,7 @@ class UploadStream extends Readable {
   }
 
   override _read(): void {
+    this.readAt = this.#clock.now()
     const pending = this.#pending
     this.#pending = []
     let isHungry = true

@@ -15,6 +15,8 @@ export type Log = {
 /** Opens the log; `file` is a path, standard output when undefined. Lines are written without holding up requests. */
 export function openLog(level: LogLevel, file?: string): Log {
   const sink = destination({ dest: file ?? 1, sync: false, mkdir: file !== undefined })
+  // A full disk or a closed pipe must not take the proxy down with it; metrics go on counting.
+  sink.on('error', () => undefined)
   const logger: Logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } }, sink)
   const requestLines = logger.isLevelEnabled('info')
 

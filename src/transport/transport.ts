@@ -153,6 +153,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     if (status < 200) {
       this.#informational += 1
       if (this.#informational > INFORMATIONAL_ANSWERS) throw malformed('the provider sends interim answers without end')
+      this.#request.interim?.(status, this.#outlet.clean(decoded(controller.rawHeaders)))
       return
     }
     const received = decoded(controller.rawHeaders)
@@ -161,6 +162,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     if (fieldValues(received, 'location').length > 1) throw malformed('the answer has two Location fields')
     this.#count(String(status), status >= 500 || status === 429 ? 'failure' : 'success')
     this.#answer = { status, fields: this.#outlet.clean(received) }
+    this.#request.heard?.(0)
     if (this.#request.method === 'HEAD' || status === 204 || status === 304) return
     const sizeBytes = lengthOf(received)
     if (sizeBytes !== undefined && sizeBytes <= SMALL_ANSWER_BYTES) {
@@ -172,6 +174,7 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#request.heard?.(chunk.length)
     if (this.#stream !== undefined) this.#stream.arrived(chunk)
     else this.#chunks?.push(chunk)
   }

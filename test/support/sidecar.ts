@@ -17,8 +17,8 @@ export type TestSidecar = Sidecar & {
 }
 
 /**
- * A real sidecar in this process on free loopback ports. `config` is YAML without `version`, `listen`, `admin` and `state`,
- * which get values for tests unless the text has its own `state:`.
+ * A real sidecar in this process on free loopback ports. `config` is YAML; `version`, `listen`, `admin` and `state` get
+ * values for tests unless the text has its own.
  */
 export async function testSidecar(config: string, options: { speed?: number; environment?: NodeJS.ProcessEnv; folder?: string } = {}): Promise<TestSidecar> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'attache-test-'))
@@ -29,8 +29,9 @@ export async function testSidecar(config: string, options: { speed?: number; env
   const sidecar = await startSidecar(() => loadConfig(configFile, options.environment ?? {}, { speed }), { speed, logFile })
 
   function rewrite(text: string): void {
-    const head = ['version: 1', 'listen: 127.0.0.1:0', 'admin: { listen: 127.0.0.1:0 }', /^state:/m.test(text) ? '' : 'state: "memory:"']
-    writeFileSync(configFile, `${head.join('\n')}\n${text}\n`, { mode: 0o600 })
+    const defaults = { version: '1', listen: '127.0.0.1:0', admin: '{ listen: 127.0.0.1:0 }', state: '"memory:"' }
+    const head = Object.entries(defaults).filter(([key]) => !new RegExp(`^${key}:`, 'm').test(text))
+    writeFileSync(configFile, `${head.map(([key, value]) => `${key}: ${value}\n`).join('')}${text}\n`, { mode: 0o600 })
   }
   async function metrics(): Promise<string> {
     return (await fetch(`${sidecar.adminUrl}/metrics`)).text()
