@@ -2,7 +2,7 @@
  * Builds the package into `dist/`, laid out like the checkout (`dist/src`, `dist/sandbox`, `dist/config`), so that paths
  * between files are the same in both and nothing in `src` needs to know which of the two it runs from.
  */
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -11,7 +11,11 @@ const dist = join(root, 'dist')
 
 rmSync(dist, { recursive: true, force: true })
 // tsc is a script of its own; running it through this very node keeps the pinned version
-execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.build.json')], { stdio: 'inherit', cwd: root })
+const compiled = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.build.json')], {
+  stdio: 'inherit',
+  cwd: root
+})
+if (compiled.status !== 0) process.exit(compiled.status ?? 1)
 
 // what is not TypeScript: pages, the shipped agreements, the schema editors complete with
 for (const folder of ['src', 'sandbox', 'config']) {
