@@ -8,9 +8,10 @@ import { printFindings } from './report.ts'
 export function addConfigCommand(program: Command): void {
   configCommand(program, 'config', 'print the effective configuration, each value with where it comes from; secrets masked').action(
     (args: ConfigArguments, command: Command) => {
-      const result = loadConfig(configFile(command, args), process.env, { speed: args.speed })
+      const file = configFile(command, args)
+      const result = loadConfig(file, process.env, { speed: args.speed })
       if (result.kind === 'refused') process.exitCode = printFindings(result.findings, result.warnings)
-      else process.stdout.write(showConfig(result.origins))
+      else process.stdout.write(showConfig(result.origins, file))
     }
   )
 }

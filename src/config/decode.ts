@@ -49,10 +49,18 @@ export function substitute(tree: unknown, schema: Schema, { environment, folder,
       issues.push({ path, message: missingMessage(missing) })
       return value
     }
-    const text = value.replaceAll(REFERENCE, (_, name: string) => environment[name] ?? '')
-    if (text === value) return value
+    const text = withVariables(value, environment)
+    if (text !== value) references.set(path.join('.'), value)
+    if (!mayReferToFile(path) || !value.startsWith('file:')) return text === value ? value : scalarFor(leaf, text)
     references.set(path.join('.'), value)
-    return scalarFor(leaf, text)
+    try {
+      return fileSecret(value, resolve(folder, filePath(text)), warn)
+        .read()
+        .reveal()
+    } catch (error) {
+      issues.push({ path, message: `${value} ${reasonOf(error)}` })
+      return value
+    }
   })
   return { tree: changed, issues, references }
 }
@@ -87,13 +95,13 @@ export function decode(tree: unknown, schema: Schema, surroundings: Surroundings
     }
     try {
       if (text.startsWith('file:')) {
-        const file = resolve(surroundings.folder, filePath(text))
+        const file = resolve(surroundings.folder, filePath(withVariables(text, surroundings.environment)))
         const source = fileSecret(text, file, surroundings.warn)
         source.read()
         if (!isPublic(path) && readableByOthers(file)) warnings.push({ path, message: `${text} can be read by others than its owner, chmod 600 it` })
         return source
       }
-      const value = text.replaceAll(REFERENCE, (_, name: string) => surroundings.environment[name] ?? '')
+      const value = withVariables(text, surroundings.environment)
       const isLiteral = value === text
       if (isLiteral && !isPublic(path)) literals.push(path)
       return fixedSecret(isLiteral ? '[literal]' : text, value)
@@ -136,6 +144,10 @@ function mayReferToFile(path: Path): boolean {
 
 function filePath(reference: string): string {
   return reference.slice('file:'.length).replace(/^\/\/(?=\/)/, '')
+}
+
+function withVariables(text: string, environment: NodeJS.ProcessEnv): string {
+  return text.replaceAll(REFERENCE, (_, name: string) => environment[name] ?? '')
 }
 
 function missingVariables(text: string, environment: NodeJS.ProcessEnv): string[] {

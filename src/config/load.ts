@@ -80,7 +80,7 @@ export function loadConfig(file: string, environment: NodeJS.ProcessEnv, options
   })
   issues.push(...rules.issues)
 
-  const notYet = notYetAvailable(layered.tree).map((path) => ({ path, message: `not available yet: ${path.join('.')} is accepted and has no effect` }))
+  const notYet = notYetAvailable(written.tree).map(({ path, what }) => ({ path, message: `not available yet: ${what} is accepted and has no effect` }))
   const warnings = [...readable.warnings, ...rules.warnings, ...notYet].map((issue) => finding(file, written, issue))
   const findings = [...issues.map((issue) => finding(file, written, issue)), ...layered.findings]
   if (findings.length > 0) return { kind: 'refused', findings: inOrder(findings), warnings: inOrder(warnings) }

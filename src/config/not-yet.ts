@@ -15,14 +15,20 @@ export const NOT_YET: readonly { readonly key: string; readonly values?: readonl
   { key: 'upstreams.*.async' }
 ]
 
-/** The keys of this tree that are not available yet, as paths. */
-export function notYetAvailable(tree: unknown): string[][] {
+export type NotYet = { readonly path: readonly string[]; readonly what: string }
+
+/** The keys of this tree that are not available yet. */
+export function notYetAvailable(tree: unknown): NotYet[] {
   return NOT_YET.flatMap(({ key, values }) => find(tree, key.split('.'), [], values))
 }
 
-function find(value: unknown, pattern: readonly string[], path: readonly string[], values: readonly string[] | undefined): string[][] {
+function find(value: unknown, pattern: readonly string[], path: readonly string[], values: readonly string[] | undefined): NotYet[] {
   const [segment, ...rest] = pattern
-  if (segment === undefined) return isEmpty(value) || (values !== undefined && !values.includes(String(value))) ? [] : [[...path]]
+  if (segment === undefined) {
+    if (isEmpty(value)) return []
+    if (values === undefined) return [{ path, what: path.join('.') }]
+    return values.includes(String(value)) ? [{ path, what: `${path.join('.')}: ${String(value)}` }] : []
+  }
   if (!isTree(value)) return []
   const keys = segment === '*' ? Object.keys(value) : Object.hasOwn(value, segment) ? [segment] : []
   return keys.flatMap((key) => find(value[key], rest, [...path, key], values))

@@ -21,6 +21,7 @@ import {
   textLike,
   type Decoded
 } from '../exchange/options.ts'
+import { asyncOptions } from '../operations/options.ts'
 import { breakerOptions } from '../policies/breaker.ts'
 import { cacheOptions } from '../policies/cache/cache.ts'
 import { timeoutOptions } from '../policies/deadline.ts'
@@ -29,7 +30,7 @@ import { operationsOptions } from '../policies/guard.ts'
 import { retryOptions } from '../policies/retry.ts'
 import { volumeOptions } from '../policies/volume.ts'
 import { credentialOptions } from '../tokens/credentials.ts'
-import { asyncOptions, enumerationOptions, lifecycleRule, spendRule } from './sections.ts'
+import { enumerationOptions, lifecycleRule, spendRule } from './sections.ts'
 
 /** The version of the config format this Attache reads. */
 export const CONFIG_VERSION = 1

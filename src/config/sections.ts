@@ -34,20 +34,3 @@ export const spendRule = section('A paid operation', {
     })
   )
 })
-
-export const asyncOptions = section(
-  'Answers that come later (202 + Location)',
-  {
-    poll: section(
-      'How Attache asks whether it is done',
-      {
-        first: duration('First pause', '250ms'),
-        factor: number('Each pause is longer by this factor', { minimum: 1 }, 1.6),
-        max: duration('Longest pause', '30s'),
-        deadline: duration('Give up after', '5m')
-      },
-      {}
-    )
-  },
-  {}
-)

@@ -1,7 +1,27 @@
-import type { Origins } from './load.ts'
-import { toYaml } from './yaml-document.ts'
+import { REFERENCE } from './file-schema.ts'
+import { publishedSchema, type Origin, type Origins } from './load.ts'
+import { mapLeaves } from './walk.ts'
+import { toYaml, type Tree } from './yaml-document.ts'
 
-/** The effective config as YAML, each value with a comment that says where it comes from. */
-export function showConfig(origins: Origins): string {
-  return toYaml(origins.tree)
+/**
+ * The effective config as YAML, each value with a comment that says where it comes from. Secrets appear as the reference
+ * that names them; what stands literally in a file on loopback appears as `[secret]`.
+ */
+export function showConfig(origins: Origins, file: string): string {
+  const masked = mapLeaves(origins.tree, publishedSchema, (value, schema, path) => {
+    if (path.join('.') === 'state' && typeof value === 'string') return withoutPassword(value)
+    if (schema['x-attache'] !== 'secret' || typeof value !== 'string') return value
+    return value.startsWith('file:') || value.match(REFERENCE) !== null ? value : '[secret]'
+  })
+  return toYaml(masked as Tree, (path) => describe(origins.of(path), file))
+}
+
+function describe(origin: Origin, file: string): string {
+  if (origin.kind === 'file') return `${file}${origin.line === undefined ? '' : `:${origin.line}`}`
+  return origin.kind === 'agreement' ? `agreement ${origin.name}` : 'default'
+}
+
+// redis://user:password@host
+function withoutPassword(state: string): string {
+  return state.replace(/\/\/([^/@]*:)[^/@]*@/, '//$1[secret]@')
 }

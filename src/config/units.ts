@@ -15,6 +15,13 @@ export function parseDuration(text: string): number | undefined {
   return ms <= LONGEST_MS ? ms : undefined
 }
 
+/** Milliseconds as people write them, in the largest unit that leaves no fraction: 150000 is `150s`. */
+export function formatDuration(ms: number): string {
+  const unit = (['d', 'h', 'm', 's'] as const).find((candidate) => ms > 0 && ms % (DURATION_MS[candidate] ?? Number.NaN) === 0)
+  if (unit === undefined) return ms === 0 ? '0s' : `${ms}ms`
+  return `${ms / (DURATION_MS[unit] ?? Number.NaN)}${unit}`
+}
+
 /** `64KiB 6MB` as whole bytes; undefined where the text is none, or no exact number. */
 export function parseSize(text: string): number | undefined {
   const [, amount, unit] = SIZE.exec(text) ?? []

@@ -32,7 +32,7 @@ export function withDefaults(value: unknown, schema: Schema): unknown {
 export function overlay(under: unknown, over: unknown): unknown {
   if (over === undefined) return under
   if (!isTree(under) || !isTree(over)) return over
-  const keys = new Set([...Object.keys(under), ...Object.keys(over)])
+  const keys = new Set([...Object.keys(over), ...Object.keys(under)])
   return Object.fromEntries([...keys].map((key) => [key, overlay(under[key], over[key])]))
 }
 

@@ -1,5 +1,5 @@
 /** The only room that imports `yaml`. Its taming: size, depth and alias limits, plain trees with text keys, line numbers by path. */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parse, parseDocument, stringify, type Document, type Node } from 'yaml'
+import { Document, isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parse, parseDocument, type Node } from 'yaml'
 import type { Finding } from './findings.ts'
 
 /** Plain data: objects with text keys, lists and scalars; an empty value (`key:`) counts as not written. */
@@ -46,9 +46,22 @@ export function parseData(text: string): unknown {
   }
 }
 
-/** A tree as YAML, with a comment behind a line where `commentOf` gives one; long texts are not folded. */
-export function toYaml(tree: Tree): string {
-  return stringify(tree, { lineWidth: 0 })
+/** A tree as YAML, each value with the comment that `commentOf` gives for its path; lists stand on one line, texts are not folded. */
+export function toYaml(tree: Tree, commentOf: (path: readonly string[]) => string): string {
+  const document = new Document(tree)
+  annotate(document.contents, [])
+  return document.toString({ lineWidth: 0, flowCollectionPadding: false })
+
+  function annotate(node: unknown, path: readonly string[]): void {
+    if (isMap(node) && node.items.length > 0) {
+      for (const pair of node.items) annotate(pair.value, [...path, String(isScalar(pair.key) ? pair.key.value : pair.key)])
+    } else if (isSeq(node) && node.items.some((item) => isMap(item))) {
+      node.items.forEach((item, index) => annotate(item, [...path, String(index)]))
+    } else if (isNode(node)) {
+      if (isSeq(node)) node.flow = true
+      node.comment = ` ${commentOf(path)}`
+    }
+  }
 }
 
 export function isTree(value: unknown): value is Tree {
