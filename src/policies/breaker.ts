@@ -1,21 +1,205 @@
 import type { Policy } from '../exchange/chain.ts'
-import { duration, integer, section, type Decoded } from '../exchange/options.ts'
+import type { Request } from '../exchange/message.ts'
+import { duration, integer, list, section, type Decoded } from '../exchange/options.ts'
+import { Problem, isProblem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
-import type { Store } from '../state/store.ts'
+import type { Lock, Store } from '../state/store.ts'
+import { FailedAnswer, circuit, type Circuit } from './breaker/circuit.ts'
+import { cooldownMs, grown } from './breaker/cooldown.ts'
+import { breakerRecord, type Persisted } from './breaker/record.ts'
 
 export const breakerOptions = section(
   'After repeated failures nothing at all is sent for a while',
   {
     failures: integer('Consecutive failed attempts that open it', { minimum: 1 }, 5),
     cooldown: duration('First pause', '60s'),
-    maxCooldown: duration('The pause doubles up to here', '300s')
+    maxCooldown: duration('The pause doubles up to here', '300s'),
+    openOn: list('Statuses that open it at once', integer('Status', { minimum: 500, maximum: 599 }), [])
   },
   {}
 )
 export type BreakerOptions = Decoded<typeof breakerOptions>
 
-export function breaker(_options: BreakerOptions, _tools: UpstreamTools & { store: Store }): Policy {
-  return async function breaker(request, next) {
-    return next(request)
+/** The breaker with the handles for an operator and for whoever waits to try again. */
+export type Breaker = {
+  readonly policy: Policy
+  state(): BreakerState
+  /** `open` holds it open until told otherwise; `closed` closes it now, failures may open it again; `auto` ends `open` with a probe. */
+  set(wanted: 'open' | 'closed' | 'auto'): void
+  /** The answer everybody gets now, undefined while an attempt would be made. */
+  refusal(): Problem | undefined
+  /** Calls back each time it opens; gives the way to stop that. */
+  onOpen(listener: () => void): () => void
+}
+
+/** `until` is clock time, absent where an operator holds it open. */
+export type BreakerState = { readonly kind: 'closed' } | { readonly kind: 'open'; readonly until?: number } | { readonly kind: 'half-open' }
+
+type Generation =
+  | { readonly kind: 'closed'; readonly circuit: Circuit; failures: number }
+  | { readonly kind: 'open'; readonly circuit: Circuit; readonly until: number; readonly pauseMs: number }
+  | { readonly kind: 'half-open'; readonly circuit: Circuit; readonly pauseMs: number }
+
+const FAILURES = new Set([500, 502, 503, 504])
+// How long others are told to stay away while the one probe is under way.
+const PROBE_MS = 1000
+const PROBE_LOCK_MS = 30_000
+
+/**
+ * After `failures` consecutive failed attempts nothing is sent for `cooldown`, which doubles up to `maxCooldown` with
+ * each probe that fails (lengthened by up to a quarter, never shortened); then exactly one probe goes through.
+ *
+ * Failures are 500, 502, 503, 504 and attempts that end without an answer; not 4xx, nor callers who leave or would not
+ * wait, nor our own refusals. Statuses in `openOn` open it at once. Only the probe can close it: answers to attempts from
+ * before it opened change nothing. Kept in the store over restarts; replicas that share one open together and take turns
+ * with the probe. Rejects with `breaker-open`.
+ */
+export function breaker(options: BreakerOptions, tools: UpstreamTools & { store: Store }): Breaker {
+  const { clock, random, report, upstream } = tools
+  const opensAtOnce = new Set(options.openOn)
+  const isFailure = (status: number): boolean => FAILURES.has(status) || opensAtOnce.has(status)
+  const listeners = new Set<() => void>()
+  const record = breakerRecord(tools, adopt)
+  let current: Generation = closed()
+
+  const policy: Policy = async function breaker(request, next) {
+    const refreshing = record.refresh()
+    if (refreshing !== undefined) await refreshing
+    const generation = current.kind === 'closed' ? current : halfOpen()
+    const lock = generation.kind === 'half-open' ? await takeTurn(generation) : undefined
+    try {
+      const response = await generation.circuit.fire(request, next)
+      succeeded(generation)
+      return response
+    } catch (error) {
+      if (error instanceof FailedAnswer) {
+        failed(generation, opensAtOnce.has(error.response.status))
+        return error.response
+      }
+      if (saysSomethingAboutTheProvider(error, request)) failed(generation, false)
+      else undecided(generation)
+      throw error
+    } finally {
+      if (lock !== undefined) record.settle(lock.release())
+    }
   }
+
+  function closed(): Generation {
+    return { kind: 'closed', circuit: circuit('closed', isFailure), failures: 0 }
+  }
+
+  /** Becomes the probe where it is time for one, refuses otherwise. */
+  function halfOpen(): Generation & { kind: 'half-open' } {
+    const refused = refusal()
+    if (refused !== undefined) {
+      report({ kind: 'call-avoided', upstream, reason: 'breaker' })
+      throw refused
+    }
+    const probe = { kind: 'half-open', circuit: circuit('half-open', isFailure), pauseMs: current.kind === 'open' ? current.pauseMs : 0 } as const
+    become(probe)
+    return probe
+  }
+
+  /** Among replicas only one probes; the others stay open a little longer and see what came of it. */
+  async function takeTurn(probe: Generation & { kind: 'half-open' }): Promise<Lock | undefined> {
+    const turn = await record.lock(PROBE_LOCK_MS)
+    if (turn !== 'taken') return turn
+    if (current === probe) become({ kind: 'open', circuit: probe.circuit, until: clock.now() + PROBE_MS, pauseMs: probe.pauseMs })
+    report({ kind: 'call-avoided', upstream, reason: 'breaker' })
+    throw new Problem('breaker-open', { retryAfterMs: PROBE_MS })
+  }
+
+  function succeeded(generation: Generation): void {
+    if (generation !== current) return
+    if (generation.kind === 'closed') generation.failures = 0
+    else close()
+  }
+
+  function failed(generation: Generation, atOnce: boolean): void {
+    if (generation !== current) return
+    if (generation.kind === 'half-open') return open(grown(generation.pauseMs, options))
+    if (generation.kind === 'closed') generation.failures += 1
+    if (generation.kind === 'closed' && (atOnce || generation.failures >= options.failures)) open(options.cooldown)
+    return undefined
+  }
+
+  // the probe came to nothing (its caller left, no volume, …): the next request is the probe
+  function undecided(generation: Generation): void {
+    if (generation === current && generation.kind === 'half-open') become({ ...generation, kind: 'open', until: clock.now() })
+  }
+
+  function open(pauseMs: number): void {
+    current.circuit.open()
+    const until = clock.now() + cooldownMs(pauseMs, random())
+    become({ kind: 'open', circuit: current.circuit, until, pauseMs })
+    record.save({ until, pauseMs }, until - clock.now() + options.maxCooldown)
+  }
+
+  function close(): void {
+    become(closed())
+    record.forget()
+  }
+
+  function become(next: Generation): void {
+    const before = current
+    current = next
+    if (before.circuit !== next.circuit) before.circuit.retire()
+    if (before.kind === next.kind) return
+    report({ kind: 'breaker', upstream, state: next.kind })
+    if (next.kind === 'open') for (const listener of [...listeners]) listener()
+  }
+
+  /** What the store says, at the start and whenever another replica has written. */
+  function adopt(found: Persisted | undefined): void {
+    const isHeldHere = current.kind === 'open' && current.until === Infinity
+    if (found === undefined || current.kind === 'half-open' || (current.kind === 'open' && !isHeldHere && current.until >= found.until)) {
+      if (found === undefined && isHeldHere) become(closed())
+      return
+    }
+    current.circuit.open()
+    become({ kind: 'open', circuit: current.circuit, until: found.until, pauseMs: found.pauseMs })
+  }
+
+  function refusal(): Problem | undefined {
+    if (current.kind === 'closed') return undefined
+    const leftMs = current.kind === 'half-open' ? PROBE_MS : current.until - clock.now()
+    if (leftMs <= 0) return undefined
+    return new Problem('breaker-open', {
+      retryAfterMs: Math.min(leftMs, options.maxCooldown * 2),
+      detail: `${upstream} keeps failing; nothing is sent until it has had a rest`
+    })
+  }
+
+  function set(wanted: 'open' | 'closed' | 'auto'): void {
+    if (wanted === 'closed') return close()
+    const isHeld = current.kind === 'open' && current.until === Infinity
+    if (wanted === 'auto' && !isHeld) return undefined
+    const until = wanted === 'open' ? Infinity : clock.now()
+    current.circuit.open()
+    become({ kind: 'open', circuit: current.circuit, until, pauseMs: options.cooldown })
+    return wanted === 'open' ? record.save({ until, pauseMs: options.cooldown }) : record.forget()
+  }
+
+  return {
+    policy,
+    set,
+    refusal,
+    state() {
+      if (current.kind !== 'open') return { kind: current.kind }
+      if (current.until === Infinity) return { kind: 'open' }
+      return current.until <= clock.now() ? { kind: 'half-open' } : { kind: 'open', until: current.until }
+    },
+    onOpen(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    }
+  }
+}
+
+/** Whether a failed attempt counts: the provider did not answer, and it was given the time it has by agreement. */
+function saysSomethingAboutTheProvider(error: unknown, request: Request): boolean {
+  if (!isProblem(error, 'upstream-unreachable', 'upstream-protocol', 'upstream-timeout')) return false
+  if (!request.signal.aborted) return true
+  // out of time as a whole: only where the limit is ours and the provider was the one we waited for
+  return request.trace.sent && request.wishes.timeoutMs === undefined && request.wishes.waitMs === undefined
 }

@@ -55,7 +55,7 @@ describe('what is never written', () => {
 describe('files', () => {
   test('are named in kebab case, and for what they hold', () => {
     const names = everything.map((source) => source.path)
-    expect(names.filter((path) => !/^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.test|\.bench)?\.ts$/.test(basename(path)))).toEqual([])
+    expect(names.filter((path) => !/^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.test|\.bench|\.d)?\.ts$/.test(basename(path)))).toEqual([])
     expect(names.filter((path) => /(?:^|\/)(?:utils?|helpers?|common|misc|types|index)(?:\/|\.ts$)/.test(path))).toEqual([])
   })
 
