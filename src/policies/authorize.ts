@@ -1,9 +1,115 @@
-import type { Policy } from '../exchange/chain.ts'
+import { discard, type Request, type Response } from '../exchange/message.ts'
+import type { Policy, Send } from '../exchange/chain.ts'
+import { Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
-import type { Credentials } from '../tokens/source.ts'
+import { field, hasField, keepFields, withoutField, type Fields } from '../http/fields.ts'
+import type { AttemptTarget, Authorization, Credentials, TokenSource } from '../tokens/source.ts'
 
-export function authorize(_options: { baseUrl: string }, _tools: UpstreamTools & { credentials: Credentials }): Policy {
+// A shorter value occurs in answers by chance, and dropping fields for it would break them.
+const SHORTEST_SECRET = 8
+const LONGEST_CHALLENGE = 200
+
+/**
+ * Proves to the provider who we are, on every attempt: sets what the request's credential says, and never sends without it.
+ *
+ * A 401 for a token that has been replaced meanwhile, or that one forced renewal replaces, is answered by sending the
+ * attempt once more, provided its body can be sent again (401 means not processed, RFC 9110 §15.5.2). 403 renews
+ * nothing. Fields of answers that bear the live credential are dropped. Rejects with `token-unavailable` or
+ * `credential-rejected` before anything is sent.
+ */
+export function authorize(options: { baseUrl: string }, tools: UpstreamTools & { credentials: Credentials }): Policy {
+  const { clock, report, upstream } = tools
+  const base = options.baseUrl.replace(/\/$/, '')
+
   return async function authorize(request, next) {
-    return next(request)
+    if (request.credential === undefined) return next(request)
+    const source = sourceNamed(request.credential)
+    const attempt = { method: request.method, url: base + request.target, target: request.target }
+    const ready = source.authorize(attempt, request.signal)
+    // A held token is at hand: nothing to wait for on nearly every attempt.
+    const authorization = ready instanceof Promise ? await timed(ready, request) : ready
+    const response = await send(request, source, attempt, authorization, next)
+    if (response.status !== 401 || request.body.kind === 'stream') return response
+    if (!(await source.rejected(attempt, authorization, response, request.signal))) return response
+    const fresh = await freshFor(source, attempt, request)
+    if (fresh === undefined) return response
+    discard(response.body)
+    return send(request, source, attempt, fresh, next)
   }
+
+  function sourceNamed(name: string): TokenSource {
+    const source = tools.credentials.get(name)
+    if (source === undefined) throw new Problem('token-unavailable', { detail: `credential ${name} is not configured` })
+    return source
+  }
+
+  async function timed(ready: Promise<Authorization>, request: Request): Promise<Authorization> {
+    const startedAt = clock.now()
+    try {
+      return await ready
+    } finally {
+      request.trace.tokenMs += clock.now() - startedAt
+    }
+  }
+
+  async function freshFor(source: TokenSource, attempt: AttemptTarget, request: Request): Promise<Authorization | undefined> {
+    try {
+      return await source.authorize(attempt, request.signal)
+    } catch (_error) {
+      // The provider's 401 is there to be handed over; the token room has reported why there is nothing better.
+      return undefined
+    }
+  }
+
+  async function send(request: Request, source: TokenSource, attempt: AttemptTarget, authorization: Authorization, next: Send): Promise<Response> {
+    report({ kind: 'token-use', credential: source.name })
+    const response = await next(authorized(request, authorization))
+    source.answered?.(attempt, response)
+    if (response.status === 401 || response.status === 403) {
+      const challenge = field(response.fields, 'www-authenticate')?.slice(0, LONGEST_CHALLENGE)
+      report({ kind: 'auth-error', upstream, credential: source.name, status: response.status, challenge: withoutSecrets(challenge, authorization) })
+    }
+    return withoutEcho(response, authorization)
+  }
+}
+
+/** The request with the credential on it, in place of any field of the same name, however spelled. */
+function authorized(request: Request, authorization: Authorization): Request {
+  const { query, clientCertificate } = authorization
+  return {
+    ...request,
+    fields: withAuthorization(request.fields, authorization.fields),
+    ...(query === undefined ? {} : { target: withQuery(request.target, query) }),
+    ...(clientCertificate === undefined ? {} : { clientCertificate })
+  }
+}
+
+function withAuthorization(fields: Fields, set: Fields): Fields {
+  let kept = fields
+  for (let i = 0; i < set.length; i += 2) {
+    const name = (set[i] as string).toLowerCase()
+    if (hasField(kept, name)) kept = withoutField(kept, name)
+  }
+  return [...kept, ...set]
+}
+
+function withQuery(target: string, query: string): string {
+  return `${target}${target.includes('?') ? '&' : '?'}${query}`
+}
+
+/** Some providers repeat what they were sent; the app must not see it. */
+function withoutEcho(response: Response, { secrets }: Authorization): Response {
+  const { fields } = response
+  for (let i = 1; i < fields.length; i += 2) {
+    if (bears(fields[i] as string, secrets)) return { ...response, fields: keepFields(fields, (_name, value) => !bears(value, secrets)) }
+  }
+  return response
+}
+
+function bears(value: string, secrets: readonly string[]): boolean {
+  return secrets.some((secret) => secret.length >= SHORTEST_SECRET && value.includes(secret))
+}
+
+function withoutSecrets(text: string | undefined, authorization: Authorization): string | undefined {
+  return text === undefined ? undefined : authorization.secrets.reduce((clean, secret) => (secret === '' ? clean : clean.replaceAll(secret, '[secret]')), text)
 }

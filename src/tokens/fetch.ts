@@ -1,3 +1,5 @@
+import type { Fields } from '../http/fields.ts'
+
 /** How the connection to the token service is made; all of it verified TLS, or loopback. */
 export type FetchOptions = {
   readonly method: 'GET' | 'POST'
@@ -11,8 +13,8 @@ export type FetchOptions = {
   readonly signal: AbortSignal
 }
 
-/** The whole answer: bounded, undecoded, redirects not followed. Field names are in lower case. */
-export type FetchAnswer = { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly text: string }
+/** The whole answer: bounded, undecoded, redirects not followed. */
+export type FetchAnswer = { readonly status: number; readonly fields: Fields; readonly text: string }
 
 /** Sends one request to a token service. Rejects with `FetchFailure` and nothing else. */
 export type TokenFetch = (url: string, options: FetchOptions) => Promise<FetchAnswer>

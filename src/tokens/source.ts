@@ -36,6 +36,10 @@ export type TokenSource = {
    * already held, or a forced renewal (budgeted, contract §4.1) brought one. Never rejects.
    */
   rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: AbortSignal): Promise<boolean>
+  /** Every answer to an attempt that bore the authorization: some credentials learn from it (DPoP nonces, RFC 9449 §8.2). */
+  answered?(attempt: AttemptTarget, response: Response): void
+  /** An operator says that asking again makes sense: forgets a latch or a pause and gets another token. Rejects with a `Problem`. */
+  renew?(): Promise<void>
   status(): CredentialStatus
   close(): Promise<void>
 }
