@@ -93,6 +93,7 @@ export const configSchema = section('Configuration of Attache', {
     '^(?:memory:|sqlite:.+|rediss?://.+)$',
     'sqlite:./var/attache.db'
   ),
+  stateKey: optional(secret('Seals answers kept in the state; by default a key beside the sqlite file, or derived from the credentials with redis')),
   allowHosts: list('Host names accepted on the data port', text('Host name'), ['localhost', '127.0.0.1', '[::1]']),
   allowOrigins: list('Origins of browser pages that may call', text('Origin'), []),
   allowRemote: flag('Listen on an address that is not loopback without clients', false),

@@ -34,6 +34,8 @@ const BREAKER_STATES = ['open', 'closed', 'auto'] as const
 export async function adminPort(operator: Operator, options: AdminOptions): Promise<Handler & { close(): Promise<void> }> {
   const app = fastify({ logger: false, requestIdHeader: false, bodyLimit: 64 * 1024, return503OnClosing: false, exposeHeadRoutes: true })
 
+  // what changes something is said in JSON, which a page of another site cannot send without asking first
+  app.removeContentTypeParser('text/plain')
   app.addHook('onRequest', async (request) => {
     // on other addresses probes come with the pod's address as Host: these three answer, everything else needs the token
     if (!options.isLoopback && PUBLIC_PATHS.has(pathOf(request))) return

@@ -1,5 +1,4 @@
 import { chmodSync, rmSync } from 'node:fs'
-import { hkdfSync } from 'node:crypto'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { explain } from '../config/explain.ts'
@@ -10,8 +9,10 @@ import { systemClock } from '../exchange/clock.ts'
 import type { Event } from '../exchange/events.ts'
 import type { ListenAddress } from '../exchange/options.ts'
 import { Problem } from '../exchange/problem.ts'
+import type { SecretSource } from '../exchange/secret.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { VERSION } from '../package.ts'
+import { answerKey } from '../state/answer-key.ts'
 import { openStore } from '../state/open-store.ts'
 import { metrics } from '../telemetry/metrics.ts'
 import { openLog, type Log } from '../telemetry/log.ts'
@@ -77,7 +78,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
 
   async function open(config: Config): Promise<Generation> {
     const credentials = await openCredentials(config.credentials, { ...tools, store, version: VERSION, tokenFetch: tokenFetch() })
-    const sealKey = Buffer.from(hkdfSync('sha256', 'attache', '', 'answers', 32))
+    const sealKey = answerKey(config.state, { stateKey: config.stateKey?.read().reveal(), credentials: secretsOf(config) }, report)
     const parts = {
       ...tools,
       store,
@@ -265,6 +266,18 @@ const gone: Handler = {
 function loaded(result: LoadResult): Extract<LoadResult, { kind: 'loaded' }> {
   if (result.kind === 'loaded') return result
   throw new Error(`the configuration was refused: ${result.findings.map(formatFinding).join('; ')}`)
+}
+
+/** Every secret of every credential, in a stable order. */
+function secretsOf(config: Config): string[] {
+  return Object.entries(config.credentials)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .flatMap(([, credential]) => Object.values(credential).filter(isSecretSource))
+    .map((source) => source.read().reveal())
+}
+
+function isSecretSource(value: unknown): value is SecretSource {
+  return typeof value === 'object' && value !== null && 'reference' in value && 'read' in value
 }
 
 async function closeGeneration(generation: Generation): Promise<void> {

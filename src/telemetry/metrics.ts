@@ -20,6 +20,8 @@ type Child = { inc(value?: number): void; set(value: number): void; observe(valu
 export function metrics(build: { version: string; node: string }): Metrics {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
+  // gauges with a counter's name, which promtool objects to; the same numbers are there by type
+  for (const misnamed of ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']) registry.removeSingleMetric(misnamed)
 
   // Child handles per label values: hashing labels anew on every request costs more than the rest of the counting.
   function counter(name: string, help: string, labelNames: readonly string[]) {
