@@ -146,7 +146,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     if (before.circuit !== next.circuit) before.circuit.retire()
     if (before.kind === next.kind) return
     report({ kind: 'breaker', upstream, state: next.kind })
-    if (next.kind === 'open') for (const listener of [...listeners]) listener()
+    if (next.kind === 'open') for (const listener of listeners) listener()
   }
 
   /** What the store says, at the start and whenever another replica has written. */
