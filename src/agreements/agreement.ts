@@ -28,8 +28,8 @@ export const agreementOptions = section('An integration agreement', {
   aliases: list('Other names it is found by', text('Name'), []),
   defaults: section(
     'Settings where the file says nothing',
-    { upstream: anything('Keys of an upstream'), credential: anything('Keys of a credential') },
-    { upstream: {}, credential: {} }
+    { upstream: optional(anything('Keys of an upstream')), credential: optional(anything('Keys of a credential')) },
+    {}
   ),
   bounds: list('A laxer setting is refused, naming the clause, unless a waiver covers it', bound, []),
   requires: list('Settings that have to be there', requirement, [])

@@ -135,7 +135,7 @@ function policiesFor(upstream: UpstreamOptions, credential: string | undefined, 
       mode: cache.mode,
       heuristic: cache.heuristic,
       negative: humanValues(cache.negative),
-      staleIfError: human(cache.staleIfError),
+      staleIfError: cache.staleIfError === undefined ? '1h while the provider cannot be reached' : human(cache.staleIfError),
       staleWhileRevalidate: human(cache.staleWhileRevalidate),
       ...(rule === undefined ? {} : { ttl: human(rule.ttl) })
     }),

@@ -60,7 +60,7 @@ function originIssues(config: Config): Issue[] {
   )
   const origins = config.allowOrigins.flatMap((origin, index) => {
     const url = URL.parse(origin)
-    return url !== null && url.origin === origin
+    return url !== null && url.origin === origin && !origin.includes('*')
       ? []
       : [{ path: ['allowOrigins', String(index)], message: 'must be an origin such as http://localhost:3000, without path or wildcard' }]
   })

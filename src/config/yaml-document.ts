@@ -72,14 +72,15 @@ function refuse(file: string, message: string): YamlResult {
   return { kind: 'refused', findings: [{ file, line: undefined, key: '', message }] }
 }
 
+const SYNTAX: Readonly<Record<string, string>> = {
+  DUPLICATE_KEY: 'the same key twice',
+  MULTIPLE_DOCS: 'several documents in one file, only one is read',
+  RESOURCE_EXHAUSTION: `nested deeper than ${DEEPEST} levels`
+}
+
 function syntaxFinding(problem: { code: string; message: string; pos: [number, number] }, lines: LineCounter, file: string): Finding {
   // the parser's text may quote the source, and the source may hold a secret where none belongs
-  const message =
-    problem.code === 'DUPLICATE_KEY'
-      ? 'the same key twice'
-      : problem.code === 'MULTIPLE_DOCS'
-        ? 'several documents in one file, only one is read'
-        : `not valid YAML (${problem.code.toLowerCase().replaceAll('_', ' ')})`
+  const message = SYNTAX[problem.code] ?? `not valid YAML (${problem.code.toLowerCase().replaceAll('_', ' ')})`
   return { file, line: lines.linePos(problem.pos[0]).line, key: '', message }
 }
 
