@@ -51,6 +51,9 @@ export type Operation = {
 /** One token request, as the rules see it; `subject` is everything that makes tokens different (scope, user, …). */
 export type TokenAsk = { readonly at: number; readonly client: string; readonly subject: string; readonly grant: string }
 
+/** `final`: the credential is no good. `stale`: a refresh token is not, another grant may be. `later`: the service failed. */
+export type RefusalKind = 'final' | 'stale' | 'later'
+
 /**
  * A clause as a witness: it is told what happens and notes what should not have. `answered` comes just before the first
  * byte of an answer is written, so that a gap measured from there is never shortened by the network.
@@ -65,7 +68,7 @@ export type Rule = {
   ended?(call: Call): void
   tokenAsked?(ask: TokenAsk): void
   tokenIssued?(ask: TokenAsk, token: Token): void
-  tokenRefused?(ask: TokenAsk, refusal: { status: number; permanent: boolean; retryAfterMs: number | undefined }): void
+  tokenRefused?(ask: TokenAsk, refusal: { kind: RefusalKind; retryAfterMs: number | undefined }): void
   /** A connection lay idle for this long; real milliseconds. */
   idle?(client: string, realMs: number): void
   /** Notes what only the passing of time proves; called before the ledger is read. */
@@ -163,4 +166,21 @@ export function retryAfterMs(answer: Answer): number | undefined {
   const date = Date.parse(value)
   const sent = Date.parse(field(answer.fields, 'date') ?? '')
   return Number.isNaN(date) || Number.isNaN(sent) ? undefined : Math.max(0, date - sent)
+}
+
+/** The members of a JSON body; none where it is not an object or does not claim to be JSON. */
+export function membersOf(call: Call): ReadonlyMap<string, unknown> {
+  if (field(call.fields, 'content-type')?.startsWith('application/json') !== true) return new Map()
+  try {
+    const value: unknown = JSON.parse(call.body.toString())
+    return new Map(typeof value === 'object' && value !== null ? Object.entries(value) : [])
+  } catch {
+    return new Map()
+  }
+}
+
+/** A member that is text, undefined where it is absent or anything else. */
+export function textOf(members: ReadonlyMap<string, unknown>, name: string): string | undefined {
+  const value = members.get(name)
+  return typeof value === 'string' ? value : undefined
 }

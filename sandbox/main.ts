@@ -1,5 +1,8 @@
 import { parseArgs } from 'node:util'
 import { readFileSync } from 'node:fs'
+import { connect } from './providers/connect.ts'
+import { dinero } from './providers/dinero.ts'
+import { finfo } from './providers/finfo.ts'
 import { infoSubscription } from './providers/info-subscription.ts'
 import { integration } from './providers/integration.ts'
 import { startSandbox, type Sandbox } from './server.ts'
@@ -24,7 +27,7 @@ export type SandboxSettings = {
 /** The sandbox with all its providers; for the command and for the demo. */
 export function openSandbox(settings: SandboxSettings = {}): Promise<Sandbox> {
   const { keys = [], ...options } = settings
-  return startSandbox({ ...options, providers: [infoSubscription(), integration({ keys })] })
+  return startSandbox({ ...options, providers: [infoSubscription(), integration({ keys }), finfo(), dinero(), connect()] })
 }
 
 async function main(args: string[]): Promise<number> {

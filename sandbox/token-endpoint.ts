@@ -1,4 +1,16 @@
-import { field, fieldLines, json, retryAfterMs, type Answer, type Bench, type Provider, type Rule, type TokenAsk, type TokenRequest } from './call.ts'
+import {
+  field,
+  fieldLines,
+  json,
+  retryAfterMs,
+  type Answer,
+  type Bench,
+  type Provider,
+  type RefusalKind,
+  type Rule,
+  type TokenAsk,
+  type TokenRequest
+} from './call.ts'
 import { verifyAssertion, type RegisteredKey } from './assertion.ts'
 import type { Token } from './tokens.ts'
 
@@ -49,7 +61,7 @@ export function tokenEndpoint(options: TokenEndpointOptions, bench: Bench): Prov
     for (const rule of options.rules) rule.tokenAsked?.(ask)
     if (instead !== undefined) {
       // a fault of the service says nothing about the credential
-      for (const rule of options.rules) rule.tokenRefused?.(ask, { status: instead.status, permanent: false, retryAfterMs: retryAfterMs(instead) })
+      for (const rule of options.rules) rule.tokenRefused?.(ask, { kind: 'later', retryAfterMs: retryAfterMs(instead) })
       return { answer: instead, token: undefined }
     }
     const result = mistake ?? (identified !== undefined && 'error' in identified ? identified : grantOrError(ask, grant, form))
@@ -58,8 +70,7 @@ export function tokenEndpoint(options: TokenEndpointOptions, bench: Bench): Prov
       return { answer: json(200, { access_token: result.token.value, ...result.answer }, NO_STORE), token: result.token }
     }
     const refusal = refuse(result, request)
-    const permanent = ['invalid_client', 'unauthorized_client', 'unsupported_grant_type', 'invalid_scope', 'invalid_grant'].includes(result.error)
-    for (const rule of options.rules) rule.tokenRefused?.(ask, { status: refusal.status, permanent, retryAfterMs: retryAfterMs(refusal) })
+    for (const rule of options.rules) rule.tokenRefused?.(ask, { kind: kindOf(result, ask), retryAfterMs: retryAfterMs(refusal) })
     return { answer: refusal, token: undefined }
   }
 
@@ -124,6 +135,11 @@ export function tokenEndpoint(options: TokenEndpointOptions, bench: Bench): Prov
     for (const fault of verdict.client === undefined ? faults.slice(0, 3) : faults) bench.note(options.clauses.assertion, 'S1', claimed, fault)
     return faults.length > 0 || verdict.client === undefined ? { error: 'invalid_client' } : { client: verdict.client }
   }
+}
+
+function kindOf({ error }: OAuthError, ask: TokenAsk): RefusalKind {
+  if (error === 'invalid_grant' && ask.grant === 'refresh_token') return 'stale'
+  return ['invalid_client', 'unauthorized_client', 'unsupported_grant_type', 'invalid_scope', 'invalid_grant'].includes(error) ? 'final' : 'later'
 }
 
 function refuse(error: OAuthError, request: TokenRequest): Answer {

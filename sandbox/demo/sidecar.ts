@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
+import { extname, join } from 'node:path'
 
 export type DemoSidecar = {
   /** Resolves with the exit code when it has ended. */
@@ -10,7 +10,7 @@ export type DemoSidecar = {
   stop(): Promise<void>
 }
 
-const MAIN = join(import.meta.dirname, '../../src/main.ts')
+const MAIN = join(import.meta.dirname, `../../src/main${extname(import.meta.filename)}`)
 const KEPT_LINES = 25
 const PATIENCE_MS = 5000
 

@@ -1,7 +1,8 @@
 import { bearer, requiredOnce } from '../bearer.ts'
 import {
   empty,
-  field,
+  membersOf,
+  textOf,
   json,
   type Answer,
   type ApiRequest,
@@ -156,12 +157,11 @@ function operationsOf(bench: Bench): Operation[] {
       method: 'POST',
       template: '/subscribers',
       handle(call) {
-        const given = parsed(call)
-        if (typeof given?.['name'] !== 'string')
-          return json(400, { message: 'The subscriber is not valid', errors: [{ field: 'name', message: 'Navn må fylles ut' }] })
+        const name = textOf(membersOf(call), 'name')
+        if (name === undefined) return json(400, { message: 'The subscriber is not valid', errors: [{ field: 'name', message: 'Navn må fylles ut' }] })
         if (subscribers.size >= MOST_STORED) return failure(503)
         const id = String(++lastId)
-        const created = { id, name: given['name'], gln: 7080001213916 + lastId }
+        const created = { id, name, gln: 7080001213916 + lastId }
         subscribers.set(id, created)
         return json(201, created, [locate(call, `/subscribers/${id}`)])
       }
@@ -172,10 +172,10 @@ function operationsOf(bench: Bench): Operation[] {
       handle: (call) =>
         subscriber(call, (id) => {
           const known = subscribers.get(id)
-          const given = parsed(call)
+          const name = textOf(membersOf(call), 'name')
           if (isOutdated(call, known)) return problem(412, 'The subscriber has changed')
-          if (known === undefined || typeof given?.['name'] !== 'string') return problem(400, 'The subscriber is not valid', { name: ['is required'] })
-          subscribers.set(id, { ...known, name: given['name'] })
+          if (known === undefined || name === undefined) return problem(400, 'The subscriber is not valid', { name: ['is required'] })
+          subscribers.set(id, { ...known, name })
           return empty(204, [['ETag', etagOf(subscribers.get(id))]])
         })
     },
@@ -208,11 +208,11 @@ function operationsOf(bench: Bench): Operation[] {
       method: 'POST',
       template: '/orders',
       handle(call) {
-        const given = parsed(call)
-        if (given?.['subscriber'] === undefined) return problem(400, 'The order is not valid', { subscriber: ['is required'] })
+        const subscriber = membersOf(call).get('subscriber')
+        if (subscriber === undefined) return problem(400, 'The order is not valid', { subscriber: ['is required'] })
         if (orders.size >= MOST_STORED) return failure(503)
         const id = `o${++lastId}`
-        orders.set(id, { id, subscriber: given['subscriber'], placedAt: clock.now() })
+        orders.set(id, { id, subscriber, placedAt: clock.now() })
         return empty(202, [locate(call, `/orders/${id}`)])
       }
     },
@@ -282,14 +282,4 @@ function failure(status: number): Answer {
 function problem(status: number, title: string, errors?: Record<string, string[]>): Answer {
   const body = JSON.stringify({ type: `https://sandbox.example/errors/${status}`, title, status, ...(errors === undefined ? {} : { errors }) })
   return { status, fields: [['Content-Type', 'application/problem+json']], body }
-}
-
-function parsed(call: Call): Record<string, unknown> | undefined {
-  try {
-    if (field(call.fields, 'content-type')?.startsWith('application/json') !== true) return undefined
-    const value: unknown = JSON.parse(call.body.toString())
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined
-  } catch {
-    return undefined
-  }
 }

@@ -7,7 +7,11 @@ export type RateRuleOptions = {
 }
 
 /** The rate rule, and what a gateway needs to throttle: whether a key is over, and how long until it is not. */
-export type Rates = Rule & { overMs(call: Call): number | undefined }
+export type Rates = Rule & {
+  overMs(call: Call): number | undefined
+  /** Calls of this key in the last `windowMs`, this one included. */
+  used(call: Call, windowMs: number): number
+}
 
 /** No window holds more calls than agreed. Calls turned down count too. */
 export function rates(options: RateRuleOptions, bench: Bench): Rates {
@@ -36,6 +40,7 @@ export function rates(options: RateRuleOptions, bench: Bench): Rates {
       }
     },
     overMs: (call) => over(arrivals.get(keyOf(call)) ?? [], call.at, bench.slackMs),
+    used: (call, windowMs) => (arrivals.get(keyOf(call)) ?? []).filter((at) => at > call.at - windowMs).length,
     forget: () => arrivals.clear()
   }
 }

@@ -84,8 +84,8 @@ export function tokens(options: TokenRuleOptions, bench: Bench): Rule {
     tokenRefused(ask, refusal) {
       const asker = askerOf(ask)
       asker.answeredAt = bench.clock.now()
-      if (refusal.permanent) asker.refusals++
-      asker.notBefore = bench.clock.now() + (refusal.retryAfterMs ?? (refusal.permanent ? 0 : options.gapMs))
+      if (refusal.kind === 'final') asker.refusals++
+      asker.notBefore = bench.clock.now() + (refusal.retryAfterMs ?? (refusal.kind === 'later' ? options.gapMs : 0))
     }
   }
 }
