@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Policy, Send } from '../exchange/chain.ts'
 import { collect } from '../exchange/collect.ts'
+import { payloadFingerprint, reusedKey } from '../exchange/idempotency-key.ts'
 import type { Request, Response } from '../exchange/message.ts'
-import { Problem } from '../exchange/problem.ts'
 import { packRecord, unpackRecord } from '../exchange/record.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
 import { field } from '../http/fields.ts'
@@ -42,7 +42,7 @@ export function idempotency(tools: UpstreamTools & { store: Store; sealKey: Buff
     const fingerprint = payloadFingerprint(request)
     let hasWaited = false
     for (let first = underWay.get(id); first !== undefined; first = underWay.get(id)) {
-      if (first.fingerprint !== fingerprint) throw reused()
+      if (first.fingerprint !== fingerprint) throw reusedKey()
       hasWaited = true
       await unlessAborted(first.done, request.signal)
     }
@@ -80,7 +80,7 @@ export function idempotency(tools: UpstreamTools & { store: Store; sealKey: Buff
     const sealed = await store.get(id)
     const kept = sealed === undefined ? undefined : keptOf(open(sealKey, sealed, id))
     if (kept === undefined) return undefined
-    if (kept.fingerprint !== fingerprint) throw reused()
+    if (kept.fingerprint !== fingerprint) throw reusedKey()
     report({ kind: 'call-avoided', upstream, reason: hasWaited ? 'collapsed' : 'cache' })
     return { ...kept.response, source: hasWaited ? 'collapsed' : 'cache' }
   }
@@ -111,19 +111,6 @@ export function idempotency(tools: UpstreamTools & { store: Store; sealKey: Buff
     const parts = [request.credential ?? '', field(request.fields, 'authorization') ?? '', key]
     return `idempotency/${upstream}/${createHash('sha256').update(JSON.stringify(parts)).digest('hex')}`
   }
-}
-
-function payloadFingerprint(request: Request): string {
-  const hash = createHash('sha256').update(`${request.method} ${request.target}\n`)
-  if (request.body.kind === 'bytes') hash.update(request.body.bytes)
-  return hash.digest('hex')
-}
-
-function reused(): Problem {
-  return new Problem('bad-request', {
-    status: 422,
-    detail: 'this Idempotency-Key was used with another payload within the last 24 hours; use a new key for a new request'
-  })
 }
 
 function isFinal({ status, source, fields }: Response): boolean {

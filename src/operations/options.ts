@@ -1,0 +1,23 @@
+import { duration, integer, number, section, size, type Decoded } from '../exchange/options.ts'
+
+export const asyncOptions = section(
+  'Work that outlives its caller (Prefer: respond-async, Prefer: wait) and answers that come later (202 + Location)',
+  {
+    poll: section(
+      'How Attache asks whether it is done',
+      {
+        first: duration('First pause', '250ms'),
+        factor: number('Each pause is longer by this factor', { minimum: 1 }, 1.6),
+        max: duration('Longest pause', '30s'),
+        deadline: duration('Give up after', '5m')
+      },
+      {}
+    ),
+    deadline: duration('A background operation that has not ended by then is given up', '24h'),
+    keep: duration('How long its outcome can be fetched', '24h'),
+    operations: integer('Background operations under way and outcomes kept, together', { minimum: 0 }, 1000),
+    maxBytes: size('Their bodies, together', '64MiB')
+  },
+  {}
+)
+export type AsyncOptions = Decoded<typeof asyncOptions>
