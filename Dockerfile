@@ -7,11 +7,11 @@ COPY package.json package-lock.json .npmrc ./
 # the base image is the Node; the package that pins one for checkouts is not needed here
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
-COPY scripts scripts
+COPY .ci/build.ts .ci/build.ts
 COPY src src
 COPY sandbox sandbox
 COPY config config
-RUN node scripts/build.ts
+RUN node .ci/build.ts
 RUN npm prune --omit=dev --ignore-scripts
 
 FROM ${BASE}
