@@ -4,6 +4,7 @@
  *   --quick         shorter and fewer rounds
  *   --only NAME     one scenario or one subject (repeatable)
  *   --profile       a processor profile of the sidecar for each scenario, top lines printed
+ *   --source        the sidecar from src/ as it stands; otherwise the package is built first, as users run it
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -11,7 +12,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Results } from './goals.ts'
 import { nginxOrigin } from './peers/nginx.ts'
-import { OTHER_CORE, freePort, installed, start } from './process.ts'
+import { OTHER_CORE, freePort, installed, run, start } from './process.ts'
 import { topOfProfiles } from './profile.ts'
 import { machine, table, writeResults } from './report.ts'
 import { cacheHits, calls, idle, largeAnswers, latency, manyEntries, manyUpstreams, passThrough, type Plan, type Row } from './scenarios.ts'
@@ -28,8 +29,15 @@ const SCENARIOS: Readonly<Record<string, (plan: Plan) => Promise<Row[]>>> = {
   calls
 }
 
+const ROOT = join(import.meta.dirname, '..')
+
 const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, profile: { type: 'boolean', default: false }, only: { type: 'string', multiple: true, default: [] } }
+  options: {
+    quick: { type: 'boolean', default: false },
+    profile: { type: 'boolean', default: false },
+    source: { type: 'boolean', default: false },
+    only: { type: 'string', multiple: true, default: [] }
+  }
 })
 
 const subjects = new Set([ATTACHE, ...PASS_THROUGH, ...CACHE_HITS, ...LARGE_ANSWERS, ...LATENCY].map((subject) => subject.name))
@@ -57,14 +65,18 @@ const tokenService = await start([process.execPath, join(import.meta.dirname, 'p
   logFile: join(folder, 'logs/token-service.log')
 })
 
+const main = values.source ? join(ROOT, 'src/main.ts') : join(ROOT, 'dist/src/main.js')
+if (!values.source) await run([process.execPath, join(ROOT, 'scripts/build.ts')], OTHER_CORE)
+
 const results: Record<string, Row[]> = {}
 for (const [name, measure] of Object.entries(SCENARIOS)) {
   if (onlyScenarios.length > 0 && !onlyScenarios.includes(name)) continue
   const profiles = join(folder, name.replaceAll(' ', '-'))
   const rows = await measure({
-    place: { folder: profiles, origin: `http://127.0.0.1:${originPort}`, tokenService: `http://127.0.0.1:${tokenPort}`, profile: values.profile },
+    place: { folder: profiles, origin: `http://127.0.0.1:${originPort}`, tokenService: `http://127.0.0.1:${tokenPort}`, profile: values.profile, main },
     rounds: values.quick ? 2 : 4,
-    seconds: values.quick ? 1 : 3,
+    // profiles leave out the first seconds
+    seconds: values.quick && !values.profile ? 1 : 3,
     chosen: (subject) => onlySubjects.length === 0 || onlySubjects.includes(subject),
     progress: (line) => console.error(`${((performance.now() - startedAt) / 1000).toFixed(0).padStart(4)} s  ${name}: ${line}`)
   })

@@ -8,7 +8,7 @@ import { nginxProxy } from './peers/nginx.ts'
 import { installed } from './process.ts'
 
 /** Where things are during one run. */
-export type Place = { readonly folder: string; readonly origin: string; readonly tokenService: string; readonly profile: boolean }
+export type Place = { readonly folder: string; readonly origin: string; readonly tokenService: string; readonly profile: boolean; readonly main: string }
 
 export type Subject = {
   readonly name: string
@@ -102,7 +102,7 @@ export function attache(place: Place, port: number, adminPort: number, upstreams
   const file = join(folder, 'attache.yaml')
   writeFileSync(file, attacheConfig(place, port, adminPort, upstreams))
   const profiling = place.profile ? ['--cpu-prof', `--cpu-prof-dir=${join(place.folder, 'profiles')}`] : []
-  return [process.execPath, ...profiling, join(import.meta.dirname, '../src/main.ts'), 'run', '--config', file]
+  return [process.execPath, ...profiling, place.main, 'run', '--config', file]
 }
 
 function attacheConfig(place: Place, port: number, adminPort: number, upstreams: number): string {
