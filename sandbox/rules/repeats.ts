@@ -15,10 +15,10 @@ const STUBBORN_WINDOW_MS = 10_000
 const MOST_REMEMBERED = 10_000
 const WRONG = [400, 401, 403, 409, 413, 415, 422]
 
-/** Two calls are the same when client, method, target, tenant and body are. */
+/** Two calls are the same when client, user, method, target, tenant and body are. */
 export function callKey(call: Call): string {
   const body = call.body.length === 0 ? '' : createHash('sha256').update(call.body).digest('base64url')
-  return [call.client, call.method, call.target, field(call.fields, 's4-tenantid') ?? '', body].join('\n')
+  return [call.client, call.token?.subject ?? '', call.method, call.target, field(call.fields, 's4-tenantid') ?? '', body].join('\n')
 }
 
 /** No operation with effects is sent twice, no refused one is sent again as it was. */
