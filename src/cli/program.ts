@@ -5,6 +5,7 @@ import { addCheckCommand } from './check.ts'
 import { addComingCommands } from './coming.ts'
 import { addConfigCommand } from './config.ts'
 import { addExplainCommand } from './explain.ts'
+import { addKeysCommands } from './keys.ts'
 import { addRunCommand } from './run.ts'
 import { addSandboxCommand } from './sandbox.ts'
 
@@ -42,6 +43,7 @@ function commandLine(): Command {
   addCheckCommand(program)
   addConfigCommand(program)
   addExplainCommand(program)
+  addKeysCommands(program)
   addSandboxCommand(program)
   addComingCommands(program)
   return program

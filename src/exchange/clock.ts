@@ -63,3 +63,6 @@ export function systemClock(speed = 1): Clock {
   }
   return { now, wallNow: Date.now, sleep, after, realMs }
 }
+
+/** The process's chance, uniform in [0, 1): for jitter, never for secrets. */
+export const systemRandom: () => number = Math.random
