@@ -9,12 +9,14 @@ export type Child = {
   /** Resolves with the exit code, null where a signal ended it. */
   readonly ended: Promise<number | null>
   kill(signal: NodeJS.Signals): void
+  readonly pid: number
 }
 
 /** Runs a TypeScript file with the Node that runs the tests, collecting what it prints. */
-export function child(script: string, args: readonly string[], options: { uid?: number } = {}): Child {
+export function child(script: string, args: readonly string[], options: { uid?: number; env?: NodeJS.ProcessEnv } = {}): Child {
   const started: ChildProcess = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', script, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    ...(options.env === undefined ? {} : { env: { PATH: process.env['PATH'], ...options.env } }),
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid })
   })
   const lines: string[] = []
@@ -41,5 +43,5 @@ export function child(script: string, args: readonly string[], options: { uid?: 
       look()
     })
   }
-  return { lines, line, ended, kill: (signal) => void started.kill(signal) }
+  return { lines, line, ended, kill: (signal) => void started.kill(signal), pid: started.pid ?? 0 }
 }

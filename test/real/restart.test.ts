@@ -1,0 +1,89 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { origin, type Origin } from '../support/origin.ts'
+import { sidecarProcess, type SidecarProcess } from '../support/process.ts'
+
+let folder: string
+let server: Origin
+let running: SidecarProcess | undefined
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'attache-restart-'))
+  let issued = 0
+  server = await origin((received, response) => {
+    if (received.url !== '/token') return void response.end(received.headers.authorization)
+    response.writeHead(200, { 'Content-Type': 'application/json' })
+    return void response.end(JSON.stringify({ access_token: `CANARY-token-${++issued}`, token_type: 'Bearer', expires_in: 3600 }))
+  })
+  writeFileSync(
+    join(folder, 'attache.yaml'),
+    `
+version: 1
+listen: 127.0.0.1:0
+admin: { listen: 127.0.0.1:0 }
+state: sqlite:./state/attache.db
+log: { level: trace }
+credentials:
+  machine: { grant: client_credentials, tokenUrl: "${server.url}/token", clientId: app, clientSecret: "\${SECRET}" }
+upstreams:
+  up: { baseUrl: "${server.url}/api", credential: machine }
+`
+  )
+})
+afterEach(async () => {
+  await running?.end('SIGKILL')
+  await server.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const tokenRequests = (): number => server.received.filter(({ url }) => url === '/token').length
+async function start(): Promise<SidecarProcess> {
+  running = await sidecarProcess(join(folder, 'attache.yaml'), { environment: { SECRET: 'CANARY-client-secret' } })
+  return running
+}
+
+describe('a sidecar with its state in SQLite', () => {
+  it('asks for one token however often it is killed, and leaves no secret behind', { timeout: 60_000 }, async () => {
+    let output = ''
+    for (let life = 0; life < 5; life++) {
+      const sidecar = await start()
+      const answer = await fetch(`${sidecar.dataUrl}/up/x`)
+      expect(answer.status).toBe(200)
+      expect(await (await fetch(`${sidecar.adminUrl}/metrics`)).text()).not.toContain('CANARY')
+      expect(readFileSync(`/proc/${sidecar.pid}/cmdline`, 'latin1')).not.toContain('CANARY')
+      await sidecar.end('SIGKILL')
+      output += sidecar.output()
+    }
+    expect(tokenRequests()).toBe(1)
+    expect(output).toContain('"msg":"request"')
+    expect(output).not.toContain('CANARY')
+    for (const file of readdirSync(join(folder, 'state'))) {
+      const path = join(folder, 'state', file)
+      expect(statSync(path).mode & 0o077, `${file} is readable by others`).toBe(0)
+      expect(readFileSync(path, 'latin1'), file).not.toContain('CANARY')
+    }
+  })
+
+  it('sets a broken state file aside with a warning and goes on', { timeout: 30_000 }, async () => {
+    const first = await start()
+    await fetch(`${first.dataUrl}/up/x`)
+    expect(await first.end('SIGTERM')).toBe(0)
+    writeFileSync(join(folder, 'state/attache.db'), 'this is not a database, but it is long enough to be taken for one'.repeat(100))
+    for (const file of readdirSync(join(folder, 'state')).filter((name) => /-wal|-shm/.test(name))) rmSync(join(folder, 'state', file))
+    const second = await start()
+    expect((await fetch(`${second.dataUrl}/up/x`)).status).toBe(200)
+    expect(second.output()).toMatch(/"level":"warn".*broken/)
+    expect(readdirSync(join(folder, 'state')).some((name) => name.includes('broken'))).toBe(true)
+  })
+
+  it('ends with 0 on SIGTERM and reloads on SIGHUP', { timeout: 30_000 }, async () => {
+    const sidecar = await start()
+    process.kill(sidecar.pid, 'SIGHUP')
+    await expect
+      .poll(async () => (await (await fetch(`${sidecar.adminUrl}/metrics`)).text()).includes('attache_config_reloads_total{result="success"} 1'))
+      .toBe(true)
+    expect(await sidecar.end('SIGTERM')).toBe(0)
+  })
+})

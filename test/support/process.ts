@@ -1,0 +1,30 @@
+import { child } from './child.ts'
+
+export type SidecarProcess = {
+  readonly dataUrl: string
+  readonly adminUrl: string
+  /** Everything written to standard output and standard error so far. */
+  output(): string
+  /** Sends the signal and resolves with the exit code once the process is gone; null where the signal killed it. */
+  end(signal: NodeJS.Signals): Promise<number | null>
+  readonly pid: number
+}
+
+/** The sidecar as its users run it: a process of its own, found ready by the line it logs. */
+export async function sidecarProcess(
+  configFile: string,
+  options: { environment?: NodeJS.ProcessEnv; arguments?: readonly string[] } = {}
+): Promise<SidecarProcess> {
+  const running = child('src/main.ts', ['run', '--config', configFile, ...(options.arguments ?? [])], { env: options.environment ?? {} })
+  const ready = JSON.parse(await running.line(/"msg":"ready"/)) as { data: string; admin: string }
+  return {
+    dataUrl: ready.data,
+    adminUrl: ready.admin,
+    pid: running.pid,
+    output: () => running.lines.join('\n'),
+    end(signal) {
+      running.kill(signal)
+      return running.ended
+    }
+  }
+}
