@@ -12,7 +12,7 @@ import { disagreements, readMetrics, table, type Account } from './demo/table.ts
 import { openSandbox } from './main.ts'
 import type { Sandbox } from './server.ts'
 
-const USAGE = `usage: npm run demo -- [--once] [--speed 30] [--ports auto] [--log]
+const USAGE = `usage: npm run demo -- [--once] [--speed 25] [--ports auto] [--log]
 
 Starts the sandbox providers and the sidecar on loopback, plays an ordinary day with trouble, and shows what happened.
   --once        end afterwards; exit code 0 where everything went as promised
@@ -36,7 +36,7 @@ async function main(args: string[]): Promise<number> {
     args,
     options: {
       once: { type: 'boolean', default: false },
-      speed: { type: 'string', default: '30' },
+      speed: { type: 'string', default: '25' },
       ports: { type: 'string', default: 'config' },
       log: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false }

@@ -131,6 +131,7 @@ export const STORY: readonly Step[] = [
   {
     says: 'an outage at the partner: five failures in a row, silence, one probe',
     async act({ app, trouble, pass, expect }) {
+      const before = await app.ask(PARTNER, '/customers/c60')
       await trouble({ provider: 'integration', kind: 'status', status: 500, times: 5, match: 'PUT /customers/*' })
       const failed = await inTurn([61, 62].map((n) => () => app.ask(PARTNER, `/customers/c${n}`, { method: 'PUT', json: {} })))
       const refused = await inTurn(times(5, (n) => () => app.ask(PARTNER, `/customers/c${70 + n}`)))
@@ -142,7 +143,7 @@ export const STORY: readonly Step[] = [
       await pass((refused.at(-1)?.retryAfterS ?? 0) * 1000 + 500)
       const probe = await app.ask(PARTNER, '/customers/c80')
       expect(probe.status === 200, 'after the cooldown the provider is asked again')
-      return summary([...failed, ...refused, probe])
+      return summary([before, ...failed, ...refused, probe])
     }
   }
 ]

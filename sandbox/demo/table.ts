@@ -11,34 +11,48 @@ export type Account = {
   metric(name: string, labels?: Readonly<Record<string, string>>): number
 }
 
-type Row = { readonly name: string; value(account: Account): string }
-
-const ROWS: readonly Row[] = [
-  { name: 'the app asked', value: ({ tally }) => String(tally.asked) },
-  { name: '  and heard', value: ({ tally }) => answers(tally.answers) },
-  { name: 'the provider saw', value: ({ counts }) => String(counts.apiCalls) },
-  { name: '  and answered', value: ({ counts }) => answers(counts.answers, counts.unanswered) },
-  { name: 'tokens requested', value: ({ counts }) => String(counts.tokenRequests) },
-  { name: 'retries', value: ({ metric }) => String(metric('attache_retries_total')) },
-  { name: 'time the app was made to wait', value: ({ tally }) => `${Math.round(tally.waitedMs / 1000)} s` },
-  { name: 'answered from the cache', value: ({ metric }) => String(bySource(metric, 'cache') + bySource(metric, 'stale')) },
-  { name: 'shared another caller’s answer', value: ({ metric }) => String(bySource(metric, 'collapsed')) },
-  { name: 'answered by the sidecar itself', value: ({ metric }) => String(bySource(metric, 'local')) },
-  { name: 'violations', value: ({ violations }) => String(violations.length) }
-]
+type Row = { readonly name: string; value(account: Account): string | number }
 
 /** Facts down, providers across; plain text. */
 export function table(accounts: readonly Account[]): string {
-  const rows = [['', ...accounts.map(({ title }) => title)], ...ROWS.map(({ name, value }) => [name, ...accounts.map((account) => value(account))])]
-  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
-  const lines = rows.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('   ')
-      .trimEnd()
-  )
-  const rule = widths.map((width) => '-'.repeat(width)).join('   ')
-  return [lines[0], rule, ...lines.slice(1)].join('\n')
+  const rows: Row[] = [
+    { name: 'the app asked', value: ({ tally }) => tally.asked },
+    ...byStatus('  and heard', accounts, ({ tally }) => tally.answers),
+    { name: 'the provider saw', value: ({ counts }) => counts.apiCalls },
+    ...byStatus('  and answered', accounts, ({ counts }) => ({ ...counts.answers, ...(counts.unanswered === 0 ? {} : { nothing: counts.unanswered }) })),
+    { name: 'tokens requested', value: ({ counts }) => counts.tokenRequests },
+    { name: 'retries', value: ({ metric }) => metric('attache_retries_total') },
+    { name: 'waited, all callers together', value: ({ tally }) => `${Math.round(tally.waitedMs / 1000)} s` },
+    { name: 'answered from the cache', value: ({ metric }) => bySource(metric, 'cache') + bySource(metric, 'stale') },
+    { name: 'shared another caller’s answer', value: ({ metric }) => bySource(metric, 'collapsed') },
+    { name: 'answered by the sidecar itself', value: ({ metric }) => bySource(metric, 'local') },
+    { name: 'violations', value: ({ violations }) => violations.length }
+  ]
+  const names = Math.max(...rows.map(({ name }) => name.length))
+  const line = (name: string, cells: readonly string[]): string =>
+    [name.padEnd(names), ...cells.map((cell, column) => cell.padStart(accounts[column]?.title.length ?? 0))].join('   ')
+  return [
+    line(
+      '',
+      accounts.map(({ title }) => title)
+    ),
+    line(
+      '-'.repeat(names),
+      accounts.map(({ title }) => '-'.repeat(title.length))
+    ),
+    ...rows.map(({ name, value }) =>
+      line(
+        name,
+        accounts.map((account) => String(value(account)))
+      )
+    )
+  ].join('\n')
+}
+
+/** One row for each status that any of them saw. */
+function byStatus(name: string, accounts: readonly Account[], answers: (account: Account) => Readonly<Record<string, number>>): Row[] {
+  const statuses = [...new Set(accounts.flatMap((account) => Object.keys(answers(account))))].toSorted()
+  return statuses.map((status) => ({ name: `${name} ${status}`, value: (account) => answers(account)[status] ?? '' }))
 }
 
 /** What the three sides disagree about, or what should not have been; empty when all is as promised. */
@@ -56,11 +70,6 @@ export function disagreements(account: Account): string[] {
 
 function bySource(metric: Account['metric'], source: string): number {
   return metric('attache_requests_total', { source })
-}
-
-function answers(statuses: Readonly<Record<string, number>>, unanswered = 0): string {
-  const parts = Object.entries(statuses).map(([status, count]) => `${count} × ${status}`)
-  return [...parts, ...(unanswered === 0 ? [] : [`${unanswered} × nothing`])].join(', ')
 }
 
 /** Reads a page of the exposition format; gives the sum over the series with these labels. */

@@ -22,7 +22,12 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
   const promised = new Map<string, number>()
 
   function keyOf(call: Call): string {
-    return [call.client, call.token?.subject ?? '', call.target, ...['s4-tenantid', 'accept', 'accept-language'].map((name) => field(call.fields, name) ?? '')].join('\n')
+    return [
+      call.client,
+      call.token?.subject ?? '',
+      call.target,
+      ...['s4-tenantid', 'accept', 'accept-language'].map((name) => field(call.fields, name) ?? '')
+    ].join('\n')
   }
   function isRead(call: Call): boolean {
     const wishes = field(call.fields, 'cache-control') ?? ''
