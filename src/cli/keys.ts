@@ -120,7 +120,7 @@ async function askForToken(args: RetireArguments, command: Command, active: KeyR
 
 /** The credentials of a config that is in order; its findings are printed, and it is refused, where it is not. */
 function credentialsIn(file: string, speed: number): Readonly<Record<string, CredentialOptions>> {
-  const result = loadConfig(file, process.env, { speed })
+  const result = loadConfig(file, process.env, { speed, expired: 'warn' })
   if (result.kind === 'loaded') return result.config.credentials
   printFindings(result.findings, result.warnings)
   throw new KeyFolderError('the config has to be mended first')
