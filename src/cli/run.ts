@@ -18,7 +18,7 @@ async function run(file: string, speed: number): Promise<number> {
   const hazards = environmentFindings(process.env, process.execArgv)
   if (hazards.length > 0) return printEnvironment(hazards)
 
-  const load = (): LoadResult => loadConfig(file, process.env, { speed, warn: printSecretWarning })
+  const load = (): LoadResult => loadConfig(file, process.env, { speed, warn: printSecretWarning, expired: 'warn' })
   const first = load()
   if (first.kind === 'refused') return printFindings(first.findings, first.warnings)
   // node opens a debugger on SIGUSR1 unless somebody else listens

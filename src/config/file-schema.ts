@@ -1,5 +1,5 @@
 /** The published JSON Schema of the file, derived from the option schemas; the only room that imports Ajv. */
-import { Ajv, type ErrorObject } from 'ajv'
+import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
 import type { TSchema } from '../exchange/options.ts'
 import { nearest } from './findings.ts'
 
@@ -61,9 +61,10 @@ function mapValues<From, To>(values: Readonly<Record<string, From>>, change: (va
 
 /** A check that gives every violation at once, in words for the person who wrote the file. */
 export function validator(schema: Schema): Validate {
-  const ajv = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false })
-  const check = ajv.compile(schema)
+  let check: ValidateFunction | undefined
   return function validate(tree) {
+    // compiling costs some hundredths of a second that `--help` need not pay
+    check ??= new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false }).compile(schema)
     check(tree)
     const errors = check.errors ?? []
     return withoutAlternatives(errors).map((error) => ({ path: pathOf(error), message: messageOf(error, schema) }))

@@ -34,6 +34,8 @@ export type LoadOptions = {
   readonly speed?: number
   /** Told when a secret file has become unusable while running; its last good value serves on. */
   readonly warn?: Warn
+  /** Whether a key or certificate outside its dates is a finding, or a warning: one provider's must not keep the others from being served. */
+  readonly expired?: 'refuse' | 'warn'
   /** The calendar, epoch milliseconds: waivers end. */
   readonly wallNow?: () => number
 }
@@ -76,6 +78,7 @@ export function loadConfig(file: string, environment: NodeJS.ProcessEnv, options
     references: substituted.references,
     broken: pathsOf(issues),
     speed: options.speed ?? 1,
+    expired: options.expired ?? 'refuse',
     wallNow: options.wallNow ?? systemClock().wallNow
   })
   issues.push(...rules.issues)

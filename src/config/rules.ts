@@ -1,6 +1,9 @@
 import { breaches } from '../agreements/bounds.ts'
 import type { Agreement } from '../agreements/agreement.ts'
 import { checkCredential, type CredentialOptions } from '../tokens/credentials.ts'
+import { DAY_MS, day } from '../tokens/keys/expiry.ts'
+import { credentialKeys } from '../tokens/keys/inspect.ts'
+import { authorityIssues } from './authority-rules.ts'
 import type { Issue } from './decode.ts'
 import { nearest } from './findings.ts'
 import { networkIssues } from './network-rules.ts'
@@ -21,6 +24,7 @@ export type RuleContext = {
   /** What has been found wrong already and is not in the config. */
   readonly broken: readonly Path[]
   readonly speed: number
+  readonly expired: 'refuse' | 'warn'
   readonly wallNow: () => number
 }
 
@@ -30,15 +34,16 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/
 
 /** Everything that is wrong with a config whose single values are all right. */
 export function ruleIssues(config: Config, context: RuleContext): RuleFindings {
-  const bounds = Object.keys(config.upstreams).map((name) => agreementIssues(name, config, context))
+  const judged = [...Object.keys(config.upstreams).map((name) => agreementIssues(name, config, context)), keyIssues(config, context)]
   const issues = [
     ...nameIssues(context.written),
     ...networkIssues(config, context),
+    ...authorityIssues(config, context.wallNow()),
     ...Object.entries(config.upstreams).flatMap(([name, upstream]) => upstreamIssues(name, upstream)),
     ...credentialIssues(config, context),
-    ...bounds.flatMap((found) => found.issues)
+    ...judged.flatMap((found) => found.issues)
   ]
-  return { issues, warnings: [...unusedCredentials(config, context), ...bounds.flatMap((found) => found.warnings)] }
+  return { issues, warnings: [...unusedCredentials(config, context), ...judged.flatMap((found) => found.warnings)] }
 }
 
 // names become path segments, metric labels and parts of storage keys
@@ -72,6 +77,29 @@ function credentialIssues(config: Config, { written, broken }: RuleContext): Iss
   return [...missing, ...unfit]
 }
 
+/** Keys and certificates: whether they can be used, belong together, and how long they last. */
+function keyIssues(config: Config, { broken, expired, wallNow }: RuleContext): RuleFindings {
+  const issues: Issue[] = []
+  const warnings: Issue[] = []
+  for (const { credential, findings } of credentialKeys(config.credentials, wallNow())) {
+    // said already
+    if (broken.some((path) => path[0] === 'credentials' && path[1] === credential)) continue
+    for (const finding of findings) {
+      const issue = { path: ['credentials', credential, 'key'], message: finding.message }
+      const isOutOfDate = finding.reason === 'expired' || finding.reason === 'not-yet-valid'
+      if (!finding.isFatal || (isOutOfDate && expired === 'warn') || isWaived(finding.clause, credential, config, wallNow())) warnings.push(issue)
+      else issues.push(issue)
+    }
+  }
+  return { issues, warnings }
+}
+
+function isWaived(clause: string, credential: string, config: Config, now: number): boolean {
+  return Object.values(config.upstreams)
+    .filter((upstream) => credentialNames(upstream.credential).includes(credential))
+    .some((upstream) => upstream.waivers.some((waiver) => waiver.clause === clause && waiver.until + DAY_MS > now))
+}
+
 function placeIn(choice: UpstreamOptions['credential'], name: string): string[] {
   return typeof choice === 'object' ? [String(choice.findIndex((item) => item.credential === name)), 'credential'] : []
 }
@@ -85,7 +113,8 @@ function unusedCredentials(config: Config, { written }: RuleContext): Issue[] {
     .map((name) => ({ path: ['credentials', name], message: 'no upstream uses this credential' }))
 }
 
-const DAY_MS = 86_400_000
+/** Clauses that keys are held to, not settings. */
+const KEY_CLAUSES = ['IA-06', 'IA-07', 'IA-09']
 
 /** Settings laxer than the agreement, save where a waiver that has not ended covers the clause. */
 function agreementIssues(name: string, config: Config, { agreements, broken, wallNow }: RuleContext): RuleFindings {
@@ -126,7 +155,7 @@ function agreementIssues(name: string, config: Config, { agreements, broken, wal
     } else warnings.push({ path, message: `${breach.message}; waived until ${day(waiver.until)}: ${waiver.reason}` })
   }
   upstream.waivers.forEach((waiver, index) => {
-    if (!used.has(index))
+    if (!used.has(index) && !KEY_CLAUSES.includes(waiver.clause))
       warnings.push({ path: [...at, 'waivers', String(index)], message: `nothing breaks ${waiver.clause} of ${agreement.title}, the waiver can go` })
   })
   return { issues, warnings }
@@ -141,8 +170,4 @@ function asUsed(upstream: UpstreamOptions): UpstreamOptions {
   const { attempts, backoff } = upstream.retry
   const climbed = Array.from({ length: attempts - 1 }, (_, i) => backoff[Math.min(i, backoff.length - 1)] ?? 0)
   return { ...upstream, retry: { ...upstream.retry, backoff: climbed } }
-}
-
-function day(at: number): string {
-  return new Date(at).toISOString().slice(0, 10)
 }

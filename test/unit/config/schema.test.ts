@@ -5,6 +5,7 @@ import type { Schema } from '../../../src/config/file-schema.ts'
 import { loadConfig, publishedSchema } from '../../../src/config/load.ts'
 import { NOT_YET } from '../../../src/config/not-yet.ts'
 import { configSchema } from '../../../src/config/schema.ts'
+import { makeKeyPair } from '../../../src/tokens/keys/key-pair.ts'
 import { ROOT } from '../../../src/package.ts'
 import { accepted, files } from './written.ts'
 
@@ -44,23 +45,26 @@ test('every key that is not available yet is a key of the schema', () => {
   expect(NOT_YET.map(({ key }) => key).filter((key) => !known.includes(key))).toEqual([])
 })
 
-test('every key of the documented format is accepted', () => {
+test('every key of the documented format is accepted', async () => {
+  const { privatePem, publicHalf } = await makeKeyPair({ alg: 'PS256', name: 'partner', days: 365, now: Date.UTC(2026, 5, 1) })
   const file = files({
     'attache.yaml': EVERYTHING,
     'openapi/finfo.json': '{"openapi":"3.1.0","paths":{"/v1/a":{"get":{}}}}',
-    'partner.key.pem': PEM,
-    'partner.crt.pem': PEM,
+    'partner.key.pem': privatePem.reveal(),
+    'partner.crt.pem': publicHalf.certificatePem,
     password: 'p'
   })
-  accepted(loadConfig(file, { SECRET: 's', USERNAME: 'u', API_KEY: 'k', TENANT: 't' }))
+  const wallNow = () => Date.UTC(2026, 6, 1)
+  accepted(loadConfig(file, { SECRET: 's', USERNAME: 'u', API_KEY: 'k', TENANT: 't' }, { wallNow }))
 })
 
-test('the example config passes once its variables are set', () => {
+test('the example config passes once its variables are set', async () => {
+  const { privatePem } = await makeKeyPair({ alg: 'ES256', name: 'partner', days: 365, now: Date.UTC(2026, 5, 1) })
   const file = join(ROOT, 'config/attache.yaml')
-  const secrets = files({ 'partner.key.pem': PEM })
+  const secrets = files({ 'partner.key.pem': privatePem.reveal() })
   const names = [...readFileSync(file, 'utf8').matchAll(/\$\{([A-Z_]+)\}/g)].map((match) => match[1] ?? '')
   const environment = Object.fromEntries(names.map((name) => [name, valueFor(name)]))
-  const { config, warnings } = accepted(loadConfig(file, { ...environment, ATTACHE_SECRETS: dirname(secrets) }))
+  const { config, warnings } = accepted(loadConfig(file, { ...environment, ATTACHE_SECRETS: dirname(secrets) }, { wallNow: () => Date.UTC(2026, 6, 1) }))
   expect(Object.keys(config.upstreams)).toEqual(['partner', 'dinero', 'finfo', 'connect', 'info'])
   expect(warnings.filter((warning) => !warning.message.startsWith('not available yet'))).toEqual([])
 })
@@ -75,7 +79,7 @@ test('the example config names every variable that is missing', () => {
 
 function valueFor(name: string): string {
   if (name.endsWith('_URL')) return 'https://provider.example/'
-  if (name.endsWith('_EXPIRES')) return '2028-01-31'
+  if (name.endsWith('_EXPIRES')) return '2027-06-30'
   return name === 'INFO_TENANT' ? 'e02d3360-8a5f-4115-8ef1-0123456789ab' : 'value'
 }
 
@@ -87,8 +91,6 @@ function visit(schema: Schema, path: string, look: (schema: Schema, path: string
   if (schema.items !== undefined) visit(schema.items, `${path}[]`, look)
   for (const inner of schema.anyOf ?? []) visit(inner, `${path}[]`, look)
 }
-
-const PEM = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n'
 
 const EVERYTHING = `
 version: 1
