@@ -166,8 +166,11 @@ export function poller(upstreamOf: () => PolledUpstream | undefined, tools: Upst
   }
 
   async function follow(request: Request, answer: Response, untilAt: number, next: Send): Promise<Response> {
+    const isAtPlace = isLook(request) && awaited(request.target) !== undefined
+    let target = isAtPlace ? request.target : undefined
     let last = answer
-    let target = isLook(request) && awaited(request.target) !== undefined ? request.target : undefined
+    // the answer that named the place goes to the caller when time runs out; from the place itself the latest word
+    let fallback = answer
     const leaving = new AbortController()
     const leave = (): void => leaving.abort(request.signal.reason)
     request.signal.addEventListener('abort', leave)
@@ -176,19 +179,19 @@ export function poller(upstreamOf: () => PolledUpstream | undefined, tools: Upst
       for (;;) {
         if (last.status === 202) target = expect(request, last) ?? target
         const place = target === undefined ? undefined : awaited(target)
-        if (target === undefined || place === undefined || !isNotYet(last)) return last
+        if (target === undefined || place === undefined || !isNotYet(last)) break
         const seen = await seek(place, pollRequest(request, target, leaving.signal), next)
-        if (seen === undefined) return last
-        discard(last.body)
+        if (seen === undefined) break
         last = seen
+        if (isAtPlace || !isNotYet(last)) fallback = discarding(fallback, last)
       }
     } catch (error) {
-      if (error instanceof RanOut) return last
-      throw error
+      if (!(error instanceof RanOut)) throw error
     } finally {
       timer.cancel()
       request.signal.removeEventListener('abort', leave)
     }
+    return fallback
   }
 
   /** One look; a failure that may pass counts as "not yet", a lasting one (undefined) ends the search but not the work. */
@@ -225,6 +228,11 @@ export function poller(upstreamOf: () => PolledUpstream | undefined, tools: Upst
 }
 
 class RanOut extends Error {}
+
+function discarding(old: Response, better: Response): Response {
+  discard(old.body)
+  return better
+}
 
 function isLook(request: Request): boolean {
   return request.method === 'GET' || request.method === 'HEAD'

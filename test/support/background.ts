@@ -22,7 +22,7 @@ type AsyncOptions = OperationsUpstream['options']['async']
 
 export function background(
   provider: Send,
-  parts: { clock: TestClock; store: Store; async?: Partial<AsyncOptions>; retry?: Partial<OperationsUpstream['options']['retry']> }
+  parts: { clock: TestClock; store: Store; name?: string; async?: Partial<AsyncOptions>; retry?: Partial<OperationsUpstream['options']['retry']> }
 ): Background {
   const { clock, store } = parts
   const { events, report } = reports()
@@ -41,7 +41,7 @@ export function background(
     report,
     store,
     sealKey: Buffer.alloc(32, 3),
-    upstreamOf: (name) => (name === 'acme' ? upstream : undefined),
+    upstreamOf: (name) => (name === (parts.name ?? 'acme') ? upstream : undefined),
     problemAnswer: localAnswer
   })
   const send: Send = chain([room.policy('acme'), attemptMark()], (request) => {
