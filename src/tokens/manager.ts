@@ -8,7 +8,7 @@ import { challengeError, isAboutTheToken } from './challenge.ts'
 import { reuseRatio, warmAt } from './frugality.ts'
 import { authorizationOf, heldOf, type Held } from './held.ts'
 import { KeyError } from './key-error.ts'
-import type { MaterialSource } from './material.ts'
+import type { Material, MaterialSource } from './material.ts'
 import type { CredentialOptions } from './options.ts'
 import type { Outcome, Renewal } from './renewal.ts'
 import type { AttemptTarget, Authorization, CredentialStatus } from './source.ts'
@@ -24,7 +24,7 @@ type State =
   | { readonly kind: 'held'; readonly held: Held }
   | { readonly kind: 'fetching'; readonly held: Held | undefined; readonly flight: Promise<Held> }
   | { readonly kind: 'cooling'; readonly held: Held | undefined; readonly until: number; readonly problem: Problem }
-  | { readonly kind: 'latched'; readonly held: Held | undefined; readonly identity: string; readonly problem: Problem }
+  | { readonly kind: 'latched'; readonly held: Held | undefined; readonly material: Material; readonly problem: Problem }
 
 type ManagerTools = Tools & { readonly materials: MaterialSource; readonly renewal: Renewal }
 
@@ -71,7 +71,7 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
     const { held } = state
     if (held === undefined || clock.now() >= held.expiresAt) return undefined
     // A token bound to a certificate ends with it (RFC 8705 §3).
-    return boundToCertificate && isNewCredential(held) ? undefined : held
+    return boundToCertificate && hasChanged((material) => material.identity !== held.identity) ? undefined : held
   }
 
   async function rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: AbortSignal): Promise<boolean> {
@@ -94,23 +94,28 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
   function mayFly(): boolean {
     if (state.kind === 'held') return true
     if (state.kind === 'cooling') return clock.now() >= state.until
-    return state.kind === 'latched' && isNewCredential(state)
+    return state.kind === 'latched' && isOpenAgain(state)
   }
 
-  function isNewCredential(known: { readonly identity: string }): boolean {
+  function hasChanged(differs: (material: Material) => boolean): boolean {
     try {
-      return materials.current().identity !== known.identity
+      return differs(materials.current())
     } catch (_error) {
       // A key that cannot be read now changes nothing yet.
       return false
     }
   }
 
+  /** Material is made anew only when a secret has changed. */
+  function isOpenAgain(latched: { readonly material: Material }): boolean {
+    return hasChanged((material) => material !== latched.material)
+  }
+
   /** The one flight under way, or a new one where that may be. */
   function fly(reason: TokenReason): Promise<Held> {
     if (state.kind === 'fetching') return state.flight
     if (state.kind === 'cooling' && clock.now() < state.until) return Promise.reject(again(state.problem, state.until - clock.now()))
-    if (state.kind === 'latched' && !isNewCredential(state)) return Promise.reject(state.problem)
+    if (state.kind === 'latched' && !isOpenAgain(state)) return Promise.reject(state.problem)
     const { held } = state
     // Not before the state says so: what happens at once must not be overwritten.
     const flight = Promise.resolve().then(() => land(reason, held))
@@ -193,7 +198,7 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
     const problem = new Problem('credential-rejected', { detail: `the token service refused credential ${name} (${error}): ${wayOut}` })
     if (state.kind !== 'latched') tools.report({ kind: 'credential-latched', credential: name, error })
     lastError = error
-    state = { kind: 'latched', held, identity: outcome.material.identity, problem }
+    state = { kind: 'latched', held, material: outcome.material, problem }
     return problem
   }
 

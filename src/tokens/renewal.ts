@@ -197,7 +197,7 @@ export function renewal(name: string, options: CredentialOptions & { readonly gr
     const grant = failure.error === SIGN_IN_ENDED ? 'refresh_token' : options.grant
     if (latches(failure, grant)) {
       const error = grant === 'refresh_token' && failure.error === 'invalid_grant' ? SIGN_IN_ENDED : (failure.error ?? 'refused')
-      await save({ ...record, latch: { error, at: now } }, material, claim)
+      await save({ ...record, failures: 0, pausedUntil: 0, latch: { error, at: now } }, material, claim)
       return { kind: 'latched', error, material }
     }
     const least = isAnswered(failure) && (failure.status === 401 || failure.status === 403) ? SHUT_OUT_PAUSE_MS : 0
