@@ -66,7 +66,7 @@ const tokenService = await start([process.execPath, join(import.meta.dirname, 'p
 })
 
 const main = values.source ? join(ROOT, 'src/main.ts') : join(ROOT, 'dist/src/main.js')
-if (!values.source) await run([process.execPath, join(ROOT, 'scripts/build.ts')], OTHER_CORE)
+if (!values.source) await run([process.execPath, join(ROOT, '.ci/build.ts')], OTHER_CORE)
 
 const results: Record<string, Row[]> = {}
 for (const [name, measure] of Object.entries(SCENARIOS)) {
