@@ -1,27 +1,31 @@
-import type { Policy } from '../../exchange/chain.ts'
-import { choice, duration, flag, list, map, route, section, size, text, type Decoded } from '../../exchange/options.ts'
+import type { Policy, Send } from '../../exchange/chain.ts'
+import type { Event } from '../../exchange/events.ts'
+import { NO_BODY, discard, type Body, type Request, type Response } from '../../exchange/message.ts'
+import { Problem } from '../../exchange/problem.ts'
 import type { UpstreamTools } from '../../exchange/tools.ts'
+import { forwarded } from '../../http/cache-status.ts'
+import { unconditional } from '../../http/conditional.ts'
+import { field } from '../../http/fields.ts'
+import { reuse, type StaleWindows, type Verdict } from '../../http/freshness.ts'
+import { referencedTarget } from '../../http/reference.ts'
+import { selects } from '../../http/vary.ts'
 import type { Store } from '../../state/store.ts'
+import { ageMsOf, type StoredAnswer } from './answer.ts'
+import { PLAIN, askedOf, type Asked } from './asked.ts'
+import { changes } from './changes.ts'
+import { exchanger, type Situation } from './exchange.ts'
+import { flights, type Flight } from './flights.ts'
+import { headKey, keys } from './keys.ts'
+import type { CacheOptions } from './options.ts'
+import { hitStatus, serve, serveHit } from './serving.ts'
+import { answerStore } from './store.ts'
 
-export const cacheOptions = section(
-  'Which answers may be kept and for how long (RFC 9111)',
-  {
-    mode: choice('One identity per key, or the rules for shared caches', ['private', 'shared'], 'private'),
-    heuristic: flag('Heuristic freshness (RFC 9111 §4.2.2), at most 10 % of the age since Last-Modified', false),
-    maxBytes: size('All stored answers of this upstream together', '64MiB'),
-    maxEntryBytes: size('One stored answer', '1MiB'),
-    negative: map('Freshness of "no such thing" answers by status', duration('Freshness; 0s switches it off'), {}),
-    staleIfError: duration('How long past freshness an answer may stand in for an error', '0s'),
-    staleWhileRevalidate: duration('How long past freshness an answer may be served while it is validated', '0s'),
-    vary: list('Request fields that are always part of the key', text('Field name'), ['Accept', 'Accept-Language']),
-    rules: list('Local freshness where the provider gives none', section('A rule', { match: route('METHOD /template'), ttl: duration('Freshness') }), [])
-  },
-  {}
-)
-export type CacheOptions = Decoded<typeof cacheOptions>
+export { cacheOptions, type CacheOptions } from './options.ts'
 
 export type CacheTools = UpstreamTools & {
   readonly store: Store
+  /** The upstream's base URL: which references in answers are on the provider's own host. */
+  readonly baseUrl?: string
   /** The identity of the credential that would serve this target; part of every key. */
   readonly identityOf: (credential: string | undefined, target: string) => string
 }
@@ -35,13 +39,283 @@ export type Cache = {
   readonly entries: number
 }
 
-export function cache(_options: CacheOptions, _tools: CacheTools): Cache {
-  return {
-    policy: async function cache(request, next) {
-      return next(request)
-    },
-    purge: () => 0,
-    bytes: 0,
-    entries: 0
+/** Methods that change nothing (RFC 9110 §9.2.1 and the registry); any other one is taken to change its target. */
+const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PROPFIND', 'REPORT', 'SEARCH', 'QUERY'])
+// How long a thing just announced by a 201 or 202 may be missing without that being news.
+const SETTLING_MS = 300_000
+// A validation in the background has no caller with a deadline.
+const BACKGROUND_MS = 120_000
+
+/**
+ * The HTTP cache of one upstream (RFC 9111, docs/rfc9111.md): answers GET and HEAD from memory where the provider or the
+ * operator allows it, lets all who want the same thing at the same time share one call, and never gives one identity's
+ * answer to another.
+ */
+export function cache(options: CacheOptions, tools: CacheTools): Cache {
+  const { clock, upstream, report } = tools
+  const { mode } = options
+  const windows: StaleWindows = { ifErrorMs: options.staleIfError, whileRevalidateMs: options.staleWhileRevalidate }
+  const base = tools.baseUrl === undefined ? undefined : new URL(tools.baseUrl)
+  const store = answerStore(options.maxBytes)
+  const recent = changes()
+  const underWay = flights()
+  const { keyOf, flightKeyOf } = keys(options, tools.identityOf)
+  const exchange = exchanger(options, { ...tools, store, changes: recent, onStored: reportSize })
+  const happened = eventsOf(upstream)
+
+  async function cache(request: Request, next: Send): Promise<Response> {
+    const isReading = request.method === 'GET' || request.method === 'HEAD'
+    if (!isReading || request.body.kind !== 'none') return write(request, next)
+    const asked = askedOf(request.fields)
+    if (asked.control.isNoStore || asked.isForOrigin) return bypass(request, next)
+
+    const key = keyOf(request, asked)
+    const found = choose(request, asked, key)
+    if (found !== undefined && found.verdict !== 'validate') return fromStore(request, next, asked, found)
+    if (asked.control.isOnlyIfCached) throw new Problem('only-if-cached', { detail: `${upstream} would have to be asked, which only-if-cached forbids` })
+
+    const { control } = asked
+    const isReload = control.isNoCache || control.maxAgeS !== undefined || control.minFreshS !== undefined
+    const isOwn = request.method === 'HEAD' || isReload || asked.isConditional || asked.isPartial
+    return isOwn ? alone(request, next, asked, key) : together(request, next, asked, key)
   }
+
+  /**
+   * The stored answer this request selects, and what may be done with it. HEAD is served from an answer to GET where that
+   * may be used, else from an answer to HEAD.
+   */
+  function choose(request: Request, asked: Asked, key: string): Found | undefined {
+    const found = judge(request, asked, key)
+    if (request.method === 'GET' || (found !== undefined && found.verdict === 'fresh')) return found
+    return judge(request, asked, headKey(key))
+  }
+
+  function judge(request: Request, asked: Asked, key: string): Found | undefined {
+    const answer = store.find(key, request.fields)
+    if (answer === undefined) return undefined
+    const ageMs = ageMsOf(answer, clock.now())
+    return { answer, ageMs, verdict: reuse(answer, asked.control, ageMs, mode, windows) }
+  }
+
+  function fromStore(request: Request, next: Send, asked: Asked, { answer, verdict, ageMs }: Found): Response {
+    if (verdict === 'fresh') {
+      report(happened.hit)
+      report(happened.avoided)
+      if (asked === PLAIN && request.method === 'GET') return serveHit(answer, ageMs)
+      return serve(answer, request, asked, clock.now(), { source: 'cache', cacheStatus: hitStatus(answer, Math.floor(ageMs / 1000)) })
+    }
+    report(happened.stale)
+    report(happened.avoidedStale)
+    if (verdict === 'behind') validateBehind(request, next, answer)
+    const detail = verdict === 'behind' ? 'stale-while-revalidate' : 'max-stale'
+    return serve(answer, request, asked, clock.now(), { source: 'stale', cacheStatus: hitStatus(answer, Math.floor(ageMs / 1000), detail) })
+  }
+
+  /** Goes upstream for this caller only. */
+  async function alone(request: Request, next: Send, asked: Asked, key: string): Promise<Response> {
+    report(happened.miss)
+    const isHead = request.method === 'HEAD'
+    const { response } = await exchange.ask(
+      request,
+      next,
+      situationOf(request, asked, isHead ? headKey(key) : key, () => false)
+    )
+    if (isHead && response.source === 'upstream') exchange.learnFromHead(request, response, key)
+    announced(request, response)
+    return response
+  }
+
+  /** Joins those who are asking the same already, or goes upstream for all who will (RFC 9111 §4). */
+  async function together(request: Request, next: Send, asked: Asked, key: string): Promise<Response> {
+    const flightKey = flightKeyOf(request, key)
+    // a flight that fails takes its own caller with it, nobody else: the others get one more try together
+    for (let tries = 0; tries < 2; tries++) {
+      const flight = underWay.get(flightKey)
+      if (flight === undefined) {
+        if (underWay.isUnshared(flightKey, clock.now())) break
+        return lead(request, next, asked, key, flightKey)
+      }
+      const outcome = await flight.join(request.signal)
+      if (outcome.kind === 'failed') continue
+      if (outcome.kind === 'unshared' || !mayUse(outcome.answer, request, asked)) break
+      report(happened.collapsed)
+      report(happened.avoidedCollapsed)
+      return serve(outcome.answer, request, asked, clock.now(), { source: 'collapsed', cacheStatus: forwarded('uri-miss', { isCollapsed: true }) })
+    }
+    return alone(request, next, asked, key)
+  }
+
+  function mayUse(answer: StoredAnswer, request: Request, asked: Asked): boolean {
+    const isSelected = selects(request.fields, answer.selecting, answer.language)
+    return isSelected && reuse(answer, asked.control, ageMsOf(answer, clock.now()), mode, windows) === 'fresh'
+  }
+
+  async function lead(request: Request, next: Send, asked: Asked, key: string, flightKey: string): Promise<Response> {
+    report(happened.miss)
+    const flight = underWay.open(flightKey, request.target)
+    const { signal } = request
+    const gone = Promise.withResolvers<never>()
+    let body: Body = NO_BODY
+    function leave(): void {
+      gone.reject(signal.reason)
+      flight.leave(signal.reason)
+      discard(body)
+    }
+    if (signal.aborted) leave()
+    else signal.addEventListener('abort', leave, { once: true })
+    const landing = fly(
+      flight,
+      flightKey,
+      { ...request, signal: flight.signal },
+      next,
+      situationOf(request, asked, key, () => flight.wanted > 0)
+    )
+    try {
+      const response = await Promise.race([landing, gone.promise])
+      body = response.body
+      announced(request, response)
+      return response
+    } catch (error) {
+      // whoever waits for the flight goes on without us; what was meant for us is let go
+      void landing.then((response) => discard(response.body), settledElsewhere)
+      throw error
+    }
+  }
+
+  /** Carries a flight through and lands it; settles as the exchange does. */
+  async function fly(flight: Flight, flightKey: string, request: Request, next: Send, situation: Situation): Promise<Response> {
+    try {
+      const { response, shared } = await exchange.ask(request, next, situation)
+      void Promise.resolve(shared).then((answer) => {
+        underWay.remember(flightKey, answer !== undefined || response.status >= 500, clock.now())
+        underWay.close(flightKey, flight)
+        flight.land(answer === undefined ? { kind: 'unshared' } : { kind: 'kept', answer })
+      })
+      return response
+    } catch (error) {
+      underWay.close(flightKey, flight)
+      flight.land({ kind: 'failed' })
+      throw error
+    }
+  }
+
+  /** Validates a stored answer with nobody waiting (RFC 5861 §3); at most one such call at a time. */
+  function validateBehind(request: Request, next: Send, answer: StoredAnswer): void {
+    const flightKey = flightKeyOf(request, answer.key)
+    if (underWay.get(flightKey) !== undefined) return
+    const flight = underWay.open(flightKey, request.target)
+    const asking: Request = {
+      ...request,
+      method: 'GET',
+      fields: unconditional(request.fields),
+      signal: flight.signal,
+      deadlineAt: clock.now() + BACKGROUND_MS,
+      trace: { attempts: 0, upstreamMs: 0, waitMs: 0, tokenMs: 0, sent: false }
+    }
+    const situation: Situation = { key: answer.key, asked: PLAIN, held: answer, reason: 'stale', isWanted: () => true }
+    void fly(flight, flightKey, asking, next, situation).then(({ body }) => discard(body), settledElsewhere)
+  }
+
+  function situationOf(request: Request, asked: Asked, key: string, isWanted: () => boolean): Situation {
+    const held = store.find(key, request.fields)
+    if (held === undefined) return { key, asked, held, reason: store.variants(key).length > 0 ? 'vary-miss' : 'uri-miss', isWanted }
+    const isFresh = !held.control.isNoCache && ageMsOf(held, clock.now()) < held.lifetimeMs
+    return { key, asked, held, reason: isFresh ? 'request' : 'stale', isWanted }
+  }
+
+  /** Past the cache on the caller's wish: neither answered from it nor stored. */
+  async function bypass(request: Request, next: Send): Promise<Response> {
+    report(happened.bypass)
+    const response = await next(request)
+    announced(request, response)
+    return { ...response, cacheStatus: forwarded('request', { status: response.status }) }
+  }
+
+  /** Methods that are not answered from the store go upstream first, and may outdate what is stored (RFC 9111 §4, §4.4). */
+  async function write(request: Request, next: Send): Promise<Response> {
+    const isUnsafe = !SAFE_METHODS.has(request.method)
+    let response: Response
+    try {
+      response = await next(request)
+    } catch (error) {
+      // it may have been carried out all the same
+      if (isUnsafe && request.trace.sent) changed(request.target)
+      throw error
+    }
+    if (isUnsafe && response.status < 400) {
+      changed(request.target)
+      for (const target of referenced(request, response, base)) changed(target)
+    }
+    announced(request, response)
+    const marked = { ...response, cacheStatus: forwarded('method', { status: response.status }) }
+    if (request.method !== 'POST' || response.status >= 400) return marked
+    // an answer that says it is the resource itself stands for GET (RFC 9110 §9.3.3)
+    const own = field(response.fields, 'content-location')
+    if (own === undefined || referencedTarget(own, request.target, base) !== request.target) return marked
+    const reading: Request = { ...request, method: 'GET' }
+    return exchange.adopt(
+      marked,
+      reading,
+      situationOf(reading, PLAIN, keyOf(request, askedOf(request.fields)), () => false)
+    )
+  }
+
+  /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */
+  function announced(request: Request, response: Response): void {
+    if (response.status !== 201 && response.status !== 202) return
+    for (const target of referenced(request, response, base)) changed(target, clock.now() + SETTLING_MS)
+  }
+
+  function changed(target: string, settlesAt?: number): void {
+    recent.mark(target, settlesAt)
+    underWay.closeTarget(target)
+    if (store.dropTarget(target) > 0) reportSize()
+  }
+
+  function reportSize(): void {
+    report({ kind: 'cache-size', upstream, bytes: store.bytes, entries: store.entries, evictions: store.takeEvictions() })
+  }
+
+  return {
+    policy: cache,
+    purge(prefix) {
+      recent.markAll()
+      underWay.closePrefix(prefix)
+      const dropped = store.purge(prefix)
+      if (dropped > 0) reportSize()
+      return dropped
+    },
+    get bytes() {
+      return store.bytes
+    },
+    get entries() {
+      return store.entries
+    }
+  }
+}
+
+type Found = { readonly answer: StoredAnswer; readonly verdict: Verdict; readonly ageMs: number }
+
+// Reported for nearly every request, so always the same objects.
+function eventsOf(upstream: string) {
+  return {
+    hit: { kind: 'cache', upstream, result: 'hit' },
+    miss: { kind: 'cache', upstream, result: 'miss' },
+    stale: { kind: 'cache', upstream, result: 'stale' },
+    collapsed: { kind: 'cache', upstream, result: 'collapsed' },
+    bypass: { kind: 'cache', upstream, result: 'bypass' },
+    avoided: { kind: 'call-avoided', upstream, reason: 'cache' },
+    avoidedStale: { kind: 'call-avoided', upstream, reason: 'stale' },
+    avoidedCollapsed: { kind: 'call-avoided', upstream, reason: 'collapsed' }
+  } as const satisfies Record<string, Event>
+}
+
+// The flight reports its failure to those who wait for it; this one has left.
+function settledElsewhere(): void {}
+
+/** The targets of this upstream an answer points to: candidates for invalidation (RFC 9111 §4.4). */
+function referenced(request: Request, response: Response, base: URL | undefined): string[] {
+  return [field(response.fields, 'location'), field(response.fields, 'content-location')].flatMap((reference) => {
+    return (reference === undefined ? undefined : referencedTarget(reference, request.target, base)) ?? []
+  })
 }

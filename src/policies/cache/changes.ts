@@ -1,0 +1,51 @@
+import { LRUCache } from 'lru-cache'
+
+/**
+ * What is known to have changed at the provider, so that an answer that was under way at the time is not stored after it:
+ * a GET that overtakes a PUT would otherwise bring the old state back.
+ */
+export type Changes = {
+  /** A point in the order of things; take one before asking. */
+  now(): number
+  /** The target has changed. With `settlesAt`, "no such thing" about it is no news until that clock time. */
+  mark(target: string, settlesAt?: number): void
+  /** Anything may have changed. */
+  markAll(): void
+  /** Whether the target may have changed since that point. */
+  since(target: string, point: number): boolean
+  /** Whether the target was announced (`Location` of a 201 or 202) so lately that its absence means "not yet". */
+  isSettling(target: string, clockNow: number): boolean
+}
+
+type Mark = { readonly point: number; readonly settlesAt: number }
+
+// Only what is remembered is bounded: about what has been forgotten the answer is always "may have changed".
+const REMEMBERED_BYTES = 1024 * 1024
+const MARK_BYTES = 128
+
+export function changes(): Changes {
+  let point = 0
+  // everything up to here may have changed: the forgotten marks
+  let horizon = 0
+  const marks = new LRUCache<string, Mark>({
+    maxSize: REMEMBERED_BYTES,
+    sizeCalculation: (_mark, target) => target.length + MARK_BYTES,
+    dispose(mark, _target, reason) {
+      if (reason === 'evict') horizon = Math.max(horizon, mark.point)
+    }
+  })
+
+  return {
+    now: () => point,
+    mark(target, settlesAt = 0) {
+      point += 1
+      marks.set(target, { point, settlesAt: Math.max(settlesAt, marks.peek(target)?.settlesAt ?? 0) })
+    },
+    markAll() {
+      point += 1
+      horizon = point
+    },
+    since: (target, earlier) => horizon > earlier || (marks.peek(target)?.point ?? 0) > earlier,
+    isSettling: (target, clockNow) => (marks.peek(target)?.settlesAt ?? 0) > clockNow
+  }
+}

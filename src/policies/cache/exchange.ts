@@ -1,0 +1,257 @@
+import type { Send } from '../../exchange/chain.ts'
+import { discard, type Body, type Request, type Response } from '../../exchange/message.ts'
+import { isProblem, type ProblemCode } from '../../exchange/problem.ts'
+import type { UpstreamTools } from '../../exchange/tools.ts'
+import { responseControl } from '../../http/cache-control.ts'
+import { forwarded, type ForwardReason } from '../../http/cache-status.ts'
+import { confirms, isWeak, updatedFields, validating } from '../../http/conditional.ts'
+import { field, type Fields } from '../../http/fields.ts'
+import { mayStandIn, type Failure, type StaleWindows } from '../../http/freshness.ts'
+import { storableFields } from '../../http/storable.ts'
+import { selects } from '../../http/vary.ts'
+import { ageMsOf, isFreshOnArrival, storedAnswer, withBody, type Draft, type StoredAnswer } from './answer.ts'
+import { PLAIN, type Asked } from './asked.ts'
+import type { Changes } from './changes.ts'
+import { Fill, type Budget } from './fill.ts'
+import { dated, keeper } from './keeping.ts'
+import type { CacheOptions } from './options.ts'
+import { hitStatus, serve } from './serving.ts'
+import type { AnswerStore } from './store.ts'
+
+/** Why and with what in hand a request goes upstream. */
+export type Situation = {
+  readonly key: string
+  readonly asked: Asked
+  /** A stored answer that may not be used without asking, or not any more. */
+  readonly held: StoredAnswer | undefined
+  readonly reason: ForwardReason
+  /** Whether anybody but the one who asked waits for the whole answer. */
+  readonly isWanted: () => boolean
+}
+
+export type Exchanged = {
+  /** For the one who asked. */
+  readonly response: Response
+  /** For all who asked the same meanwhile: undefined where the answer is not theirs to use. */
+  readonly shared: StoredAnswer | Promise<StoredAnswer | undefined> | undefined
+}
+
+export type Exchange = {
+  ask(request: Request, next: Send, situation: Situation): Promise<Exchanged>
+  /** Stores the answer to another method that stands for GET, given the request GET would have been. */
+  adopt(response: Response, request: Request, situation: Situation): Response
+  /** Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5). */
+  learnFromHead(request: Request, response: Response, key: string): void
+}
+
+export type ExchangeTools = UpstreamTools & { readonly store: AnswerStore; readonly changes: Changes; readonly onStored: () => void }
+
+/** What stands between us and the provider, by problem; everything else is no reason to serve an old answer. */
+const FAILURES: Partial<Record<ProblemCode, Failure>> = {
+  'upstream-unreachable': 'disconnected',
+  'upstream-timeout': 'disconnected',
+  'upstream-protocol': 'disconnected',
+  'breaker-open': 'disconnected',
+  'upstream-wait': 'obstacle',
+  'token-unavailable': 'obstacle',
+  'volume-exhausted': 'obstacle'
+}
+// RFC 5861 §4
+const ERROR_STATUSES = new Set([500, 502, 503, 504])
+// about the moment, not about the resource: they say nothing against what is stored
+const PASSING_STATUSES = new Set([408, 421, 425, 429])
+
+/**
+ * Takes one GET or HEAD upstream: asks whether the held answer still holds where there is one, stores what comes back
+ * where that is allowed, and falls back on the held answer where it may stand in for a failure (RFC 9111 §4.3, §4.2.4).
+ */
+export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange {
+  const { clock, store, changes } = tools
+  const { mode } = options
+  const windows: StaleWindows = { ifErrorMs: options.staleIfError, whileRevalidateMs: options.staleWhileRevalidate }
+  const draftOf = keeper(options)
+  const budget: Budget = { usedBytes: 0, maxBytes: options.maxBytes }
+
+  async function ask(request: Request, next: Send, situation: Situation): Promise<Exchanged> {
+    const { held, asked } = situation
+    const asking = held === undefined ? undefined : validating(request.fields, held.validators)
+    const journey = departure(request)
+    let response: Response
+    try {
+      response = await next(asking === undefined ? request : { ...request, fields: asking })
+    } catch (error) {
+      const failure = isProblem(error) ? FAILURES[error.code] : undefined
+      if (held === undefined || failure === undefined || !isProblem(error) || !maySubstitute(held, asked, failure)) throw error
+      return { response: substitute(held, request, asked, undefined, error.code), shared: undefined }
+    }
+    const { status } = response
+    if (asking !== undefined && held !== undefined && status === 304) {
+      discard(response.body)
+      if (confirms(response.fields, held.validators)) return freshened(held, response, request, situation, journey)
+      // confirms something we do not have: what we have is good for nothing, so ask as if we had nothing
+      store.drop(held)
+      return ask(request, next, { ...situation, held: undefined })
+    }
+    if (held !== undefined && ERROR_STATUSES.has(status) && maySubstitute(held, asked, 'error')) {
+      discard(response.body)
+      return { response: substitute(held, request, asked, status, 'stale-if-error'), shared: undefined }
+    }
+    if (status === 401 || status === 403) {
+      store.dropKey(situation.key)
+      tools.onStored()
+    }
+    return kept(response, request, situation, journey, asking !== undefined)
+  }
+
+  /** What has to be remembered of the moment a request leaves, to know later how old its answer is and whether it is out of date. */
+  function departure({ trace }: Request) {
+    const startedAt = clock.now()
+    const waitedMs = trace.waitMs + trace.tokenMs
+    const point = changes.now()
+    return {
+      point,
+      // waits on purpose lie before the attempt that was answered
+      delayMs: () => Math.max(0, clock.now() - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
+    }
+  }
+  type Journey = ReturnType<typeof departure>
+
+  function drafted(request: Request, status: number, fields: Fields, situation: Situation, journey: Journey): Draft | undefined {
+    const { key } = situation
+    const arrivedAt = clock.now()
+    const isSettling = changes.isSettling(request.target, arrivedAt)
+    const siblings = store.variants(key)
+    return draftOf({ key, request, status, fields, arrivedAt, receivedAtMs: clock.wallNow(), delayMs: journey.delayMs(), isSettling, siblings })
+  }
+
+  function freshened(held: StoredAnswer, response: Response, request: Request, situation: Situation, journey: Journey): Exchanged {
+    const now = clock.now()
+    const newer = dated(storableFields(response.fields, responseControl(response.fields, mode), mode), clock.wallNow())
+    const age = field(response.fields, 'age')
+    const ageing = age === undefined ? [] : ['Age', age]
+    const fields = [...updatedFields(held.fields, newer), ...ageing]
+    const draft = drafted(request, held.status, fields, situation, journey)
+    const cacheStatus = forwarded(situation.reason, { status: 304, isStored: draft !== undefined })
+    const marks = { source: 'upstream', cacheStatus } as const
+    tools.report({ kind: 'cache', upstream: tools.upstream, result: 'revalidated' })
+    if (draft === undefined) {
+      // the provider has changed its mind about storing; this one time it has just confirmed it
+      store.drop(held)
+      tools.onStored()
+      return { response: serve({ ...held, fields: updatedFields(held.fields, newer) }, request, situation.asked, now, marks), shared: undefined }
+    }
+    const updated = withBody(draft, held.body)
+    if (!changes.since(updated.target, journey.point)) {
+      store.replace(held, updated)
+      refreshTwins(updated, newer, ageing, request, situation, journey)
+      tools.onStored()
+    }
+    return { response: serve(updated, request, situation.asked, now, marks), shared: isFreshOnArrival(updated) ? updated : undefined }
+  }
+
+  // Other variants with the same strong validator are confirmed by the same 304 (RFC 9111 §4.3.4).
+  function refreshTwins(updated: StoredAnswer, newer: Fields, ageing: Fields, request: Request, situation: Situation, journey: Journey): void {
+    const { etag } = updated.validators
+    if (etag === undefined || isWeak(etag)) return
+    for (const twin of store.variants(updated.key)) {
+      if (twin === updated || twin.validators.etag !== etag || twin.status !== updated.status) continue
+      const draft = drafted(request, twin.status, [...updatedFields(twin.fields, newer), ...ageing], situation, journey)
+      if (draft !== undefined) store.replace(twin, withBody({ ...draft, selecting: twin.selecting }, twin.body))
+    }
+  }
+
+  function kept(response: Response, request: Request, situation: Situation, journey: Journey, wasOurs: boolean): Exchanged {
+    const { held, reason } = situation
+    const { status, body } = response
+    const draft = drafted(request, status, response.fields, situation, journey)
+    const isKept = draft !== undefined && mayFit(body)
+    const marked = { ...response, cacheStatus: forwarded(reason, { status, isStored: isKept }) }
+    if (draft === undefined || !isKept) {
+      // what the provider says now may not be kept, so what it said before may not outlive it
+      if (held !== undefined && status < 500 && !PASSING_STATUSES.has(status)) {
+        store.drop(held)
+        tools.onStored()
+      }
+      return { response: marked, shared: undefined }
+    }
+    if (body.kind === 'stream') {
+      const fill = new Fill(body.stream, { sizeBytes: body.sizeBytes, limitBytes: options.maxEntryBytes, budget, isWanted: situation.isWanted })
+      const whole = fill.whole.then((bytes) => (bytes === undefined ? undefined : keep(draft, bytes, request, journey)))
+      const passing: Response = { ...marked, body: { kind: 'stream', stream: fill, sizeBytes: body.sizeBytes } }
+      return { response: passing, shared: isFreshOnArrival(draft) ? whole : undefined }
+    }
+    const answer = keep(draft, body.kind === 'bytes' ? body.bytes : undefined, request, journey)
+    // the caller's own conditions were not sent, so they are still to be judged
+    const isUnjudged = wasOurs && (situation.asked.isConditional || situation.asked.isPartial) && status === 200
+    const judged = isUnjudged ? serve(answer, request, situation.asked, clock.now(), { source: 'upstream', cacheStatus: marked.cacheStatus }) : marked
+    return { response: judged, shared: isFreshOnArrival(answer) ? answer : undefined }
+  }
+
+  function keep(draft: Draft, bytes: Buffer | undefined, request: Request, journey: Journey): StoredAnswer {
+    const answer = storedAnswer(draft, bytes)
+    // a write has overtaken this answer: those who waited for it may have it, those who come later may not
+    if (answer.sizeBytes <= options.maxBytes && !changes.since(answer.target, journey.point)) {
+      store.put(answer, request.fields)
+      tools.onStored()
+    }
+    return answer
+  }
+
+  function adopt(response: Response, request: Request, situation: Situation): Response {
+    const { isPublic, maxAgeS, sharedMaxAgeS } = responseControl(response.fields, mode)
+    const isExplicit = isPublic || maxAgeS !== undefined || sharedMaxAgeS !== undefined || field(response.fields, 'expires') !== undefined
+    return isExplicit ? kept(response, request, { ...situation, reason: 'method' }, departure(request), false).response : response
+  }
+
+  function learnFromHead(request: Request, response: Response, key: string): void {
+    const { status } = response
+    if (status !== 200 && status !== 404 && status !== 410) return
+    for (const stored of store.variants(key)) {
+      if (!selects(request.fields, stored.selecting, stored.language)) continue
+      const draft = status === 200 && stored.status === 200 && describes(response.fields, stored) ? headDraft(stored, request, response) : undefined
+      if (draft === undefined) store.drop(stored)
+      else store.replace(stored, withBody({ ...draft, selecting: stored.selecting }, stored.body))
+      tools.onStored()
+    }
+  }
+
+  function headDraft(stored: StoredAnswer, request: Request, response: Response): Draft | undefined {
+    const newer = dated(storableFields(response.fields, responseControl(response.fields, mode), mode), clock.wallNow())
+    const situation: Situation = { key: stored.key, asked: PLAIN, held: stored, reason: 'stale', isWanted: () => false }
+    return drafted({ ...request, method: 'GET' }, stored.status, updatedFields(stored.fields, newer), situation, departure(request))
+  }
+
+  function mayFit(body: Body): boolean {
+    const sizeBytes = body.kind === 'bytes' ? body.bytes.length : body.kind === 'stream' ? (body.sizeBytes ?? 0) : 0
+    return sizeBytes <= options.maxEntryBytes
+  }
+
+  function maySubstitute(held: StoredAnswer, asked: Asked, failure: Failure): boolean {
+    return mayStandIn(held, asked.control, ageMsOf(held, clock.now()), mode, windows, failure)
+  }
+
+  function substitute(held: StoredAnswer, request: Request, asked: Asked, status: number | undefined, detail: string): Response {
+    const now = clock.now()
+    const ageS = Math.floor(ageMsOf(held, now) / 1000)
+    const wentOut = status !== undefined || request.trace.attempts > 0
+    const cacheStatus = wentOut ? forwarded('stale', { status, detail }) : hitStatus(held, ageS, detail)
+    tools.report({ kind: 'cache', upstream: tools.upstream, result: 'stale' })
+    if (!wentOut) tools.report({ kind: 'call-avoided', upstream: tools.upstream, reason: 'stale' })
+    return serve(held, request, asked, now, { source: 'stale', cacheStatus })
+  }
+
+  return { ask, adopt, learnFromHead }
+}
+
+/** Whether an answer to HEAD is about the very content that is stored (RFC 9111 §4.3.5). */
+function describes(fields: Fields, stored: StoredAnswer): boolean {
+  const length = field(fields, 'content-length')
+  const etag = field(fields, 'etag')?.trim()
+  const lastModified = field(fields, 'last-modified')
+  const storedLength = stored.body.kind === 'bytes' ? stored.body.bytes.length : 0
+  return (
+    (etag === undefined || etag === stored.validators.etag) &&
+    (lastModified === undefined || lastModified === field(stored.fields, 'last-modified')) &&
+    (length === undefined || Number(length) === storedLength)
+  )
+}

@@ -1,0 +1,51 @@
+import { createHash } from 'node:crypto'
+import type { Request } from '../../exchange/message.ts'
+import { fieldList } from '../../http/fields.ts'
+import type { Asked } from './asked.ts'
+import type { CacheOptions } from './options.ts'
+
+export type Keys = {
+  keyOf(request: Request, asked: Asked): string
+  flightKeyOf(request: Request, key: string): string
+}
+
+/**
+ * Under what answers are stored and shared. Every part but the last has its length in front, so that no two different
+ * lists of parts give the same key; there is one store per upstream, so the upstream is no part.
+ */
+export function keys(options: CacheOptions, identityOf: (credential: string | undefined, target: string) => string): Keys {
+  const selecting = options.vary.map((name) => name.toLowerCase())
+
+  /**
+   * All that decides who may get an answer, apart from selecting fields. Credentials of the app's own, where they are let
+   * through, are part of it unless the cache plays a shared one: RFC 9111 §3.5 decides there.
+   */
+  function keyOf(request: Request, asked: Asked): string {
+    const identity = identityOf(request.credential, request.target)
+    const hasOwn = options.mode === 'private' && (asked.authorization !== undefined || asked.cookie !== undefined)
+    const own = hasOwn ? fingerprint([asked.authorization ?? '', asked.cookie ?? '']) : ''
+    return `${identity.length}:${identity}${own.length}:${own}${request.target}`
+  }
+
+  /** The same with the fields answers are known to depend on: only requests equal in these wait for one another. */
+  function flightKeyOf(request: Request, key: string): string {
+    return selecting.reduce((sum, name) => {
+      const value = fieldList(request.fields, name) ?? ''
+      return `${value.length}:${value}${sum}`
+    }, key)
+  }
+
+  return { keyOf, flightKeyOf }
+}
+
+/** Where answers to HEAD are kept: they have no content for GET. No key of `keyOf` begins with a letter. */
+export function headKey(key: string): string {
+  return `H${key}`
+}
+
+// A credential must not be readable in a key.
+function fingerprint(parts: readonly string[]): string {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(`${part.length}:`).update(part, 'latin1')
+  return hash.digest('base64')
+}
