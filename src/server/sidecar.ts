@@ -5,7 +5,7 @@ import { explain } from '../config/explain.ts'
 import { formatFinding } from '../config/findings.ts'
 import type { LoadResult } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
-import { systemClock } from '../exchange/clock.ts'
+import { systemClock, systemRandom } from '../exchange/clock.ts'
 import type { Event } from '../exchange/events.ts'
 import type { ListenAddress } from '../exchange/options.ts'
 import { Problem } from '../exchange/problem.ts'
@@ -17,6 +17,7 @@ import { openStore } from '../state/open-store.ts'
 import { metrics } from '../telemetry/metrics.ts'
 import { openLog, type Log } from '../telemetry/log.ts'
 import { openCredentials } from '../tokens/credentials.ts'
+import { watchExpiry, type ExpiryWatch } from '../tokens/keys/watch-expiry.ts'
 import type { Credentials } from '../tokens/source.ts'
 import { tokenFetch } from '../transport/token-fetch.ts'
 import { adminPort } from './admin-port.ts'
@@ -47,6 +48,7 @@ export type Sidecar = {
 type Generation = {
   readonly config: Config
   readonly credentials: Credentials
+  readonly expiry: ExpiryWatch
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly ports: ReadonlyMap<string, Handler & { close(): Promise<void> }>
 }
@@ -62,7 +64,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   const startedAt = clock.wallNow()
   const log = openLog(first.config.log.level, options.logFile)
   const counters = metrics({ version: VERSION, node: process.version })
-  const tools: Tools = { clock, random: Math.random, report }
+  const tools: Tools = { clock, random: systemRandom, report }
   const store = await openStore(first.config.state, tools)
   for (const warning of first.warnings) log.warn(formatFinding(warning))
 
@@ -78,6 +80,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
 
   async function open(config: Config): Promise<Generation> {
     const credentials = await openCredentials(config.credentials, { ...tools, store, version: VERSION, tokenFetch: tokenFetch() })
+    const expiry = watchExpiry(credentials, { ...tools, store })
     const sealKey = answerKey(config.state, { stateKey: config.stateKey?.read().reveal(), credentials: secretsOf(config) }, report)
     const parts = {
       ...tools,
@@ -114,11 +117,11 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     for (const upstream of upstreams.values()) {
       if (upstream.options.listen !== undefined) ports.set(upstream.name, await port([{ ...upstream.door, prefix: '' }]))
     }
-    return { config, credentials, upstreams, ports }
+    return { config, credentials, expiry, upstreams, ports }
   }
 
   function downstreamTools(servesBrowsers: boolean): DownstreamTools {
-    const prefix = `${startedAt.toString(36)}-${Math.floor(Math.random() * 46_656).toString(36)}`
+    const prefix = `${startedAt.toString(36)}-${Math.floor(systemRandom() * 46_656).toString(36)}`
     let sequence = 0
     return {
       clock,
@@ -283,6 +286,7 @@ function isSecretSource(value: unknown): value is SecretSource {
 async function closeGeneration(generation: Generation): Promise<void> {
   await Promise.allSettled([...generation.ports.values()].map((port) => port.close()))
   await Promise.allSettled([...generation.upstreams.values()].map((upstream) => upstream.close()))
+  generation.expiry.close()
   await generation.credentials.close()
 }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Report } from '../exchange/events.ts'
 import { sealingKey } from './seal.ts'
@@ -28,13 +28,23 @@ function keyBeside(database: string, report: Report): Buffer {
   const file = `${database}.key`
   try {
     mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
-    // exclusive: of several sidecars starting on one file, one makes the key and the others read it
-    writeFileSync(file, randomBytes(KEY_BYTES), { flag: 'wx', mode: 0o600 })
+    if (!existsSync(file)) place(file)
   } catch (error) {
     if (!isCode(error, 'EEXIST')) return forThisProcess(file, 'cannot be written', report)
   }
   const key = readFileSync(file)
   return key.length === KEY_BYTES ? key : forThisProcess(file, 'is not a key', report)
+}
+
+// Of several sidecars starting on one file, one makes the key and the others read it: linking is all or nothing.
+function place(file: string): void {
+  const draft = `${file}.${process.pid}`
+  writeFileSync(draft, randomBytes(KEY_BYTES), { mode: 0o600 })
+  try {
+    linkSync(draft, file)
+  } finally {
+    rmSync(draft, { force: true })
+  }
 }
 
 function forThisProcess(file: string, fault: string, report: Report): Buffer {
