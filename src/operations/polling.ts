@@ -7,6 +7,7 @@ import { field, hasField, keepFields } from '../http/fields.ts'
 import { retryAfterMs } from '../http/retry-after.ts'
 import { targetFault } from '../http/target.ts'
 import type { AsyncOptions } from './options.ts'
+import { newTrace } from './run.ts'
 
 /** What the poller needs to know of its upstream, asked anew each time because a reload may change it. */
 export type PolledUpstream = {
@@ -197,13 +198,17 @@ export function poller(upstreamOf: () => PolledUpstream | undefined, tools: Upst
   /** One look; a failure that may pass counts as "not yet", a lasting one (undefined) ends the search but not the work. */
   async function seek(place: Place, request: Request, next: Send): Promise<Response | undefined> {
     for (;;) {
+      // its own trace: what the request made before does not count as attempts of this look
+      const trace = newTrace()
       try {
-        return await look(place, request, next)
+        return await look(place, { ...request, trace }, next)
       } catch (error) {
         if (!(error instanceof Problem)) throw error
         if (!PROBLEMS[error.code].retryable) return undefined
         place.nextAt = Math.max(place.nextAt, clock.now() + (error.details.retryAfterMs ?? place.intervalMs))
         await clock.sleep(place.nextAt - clock.now(), request.signal)
+      } finally {
+        for (const sum of ['attempts', 'upstreamMs', 'waitMs', 'tokenMs'] as const) request.trace[sum] += trace[sum]
       }
     }
   }
