@@ -6,7 +6,7 @@ import { field, hasField, keepFields, withoutField, type Fields } from '../http/
 import type { AttemptTarget, Authorization, Credentials, TokenSource } from '../tokens/source.ts'
 
 // A shorter value occurs in answers by chance, and dropping fields for it would break them.
-const SHORTEST_SECRET = 8
+const SHORTEST_SECRET = 4
 const LONGEST_CHALLENGE = 200
 
 /**
