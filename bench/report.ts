@@ -57,7 +57,8 @@ export function table(results: Results, on: Machine): string {
         ? ''
         : `${row.value >= 100 || Number.isInteger(row.value) ? Math.round(row.value).toLocaleString('en') : row.value.toFixed(2)} ${row.unit}`
       const wrong = row.wrong > 0 ? `${row.wrong} WRONG ANSWERS` : ''
-      lines.push(`  ${row.subject.padEnd(26)} ${value.padStart(16)}   ${[ratio.padEnd(20), row.note ?? '', wrong].join('  ')}`.trimEnd())
+      const cost = row.microsPerRequest === undefined ? '' : `${row.microsPerRequest.toFixed(1)} µs`
+      lines.push(`  ${row.subject.padEnd(26)} ${value.padStart(16)} ${cost.padStart(10)}   ${[ratio.padEnd(20), row.note ?? '', wrong].join('  ')}`.trimEnd())
     }
   }
   const reached = goals(results)
