@@ -158,14 +158,13 @@ export function isTransient(status: number): boolean {
   return [408, 425, 429, 500, 502, 503, 504].includes(status)
 }
 
-/** `Retry-After` of an answer in provider milliseconds. */
-export function retryAfterMs(answer: Answer): number | undefined {
+/** `Retry-After` of an answer in provider milliseconds. A date has whole seconds only, so it is the date that counts, not what was meant. */
+export function retryAfterMs(answer: Answer, clock: SandboxClock): number | undefined {
   const value = field(answer.fields, 'retry-after')
   if (value === undefined) return undefined
   if (/^\d+$/.test(value)) return Number(value) * 1000
   const date = Date.parse(value)
-  const sent = Date.parse(field(answer.fields, 'date') ?? '')
-  return Number.isNaN(date) || Number.isNaN(sent) ? undefined : Math.max(0, date - sent)
+  return Number.isNaN(date) ? undefined : Math.max(0, date - clock.wallNow())
 }
 
 /** The members of a JSON body; none where it is not an object or does not claim to be JSON. */

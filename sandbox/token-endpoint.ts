@@ -61,7 +61,7 @@ export function tokenEndpoint(options: TokenEndpointOptions, bench: Bench): Prov
     for (const rule of options.rules) rule.tokenAsked?.(ask)
     if (instead !== undefined) {
       // a fault of the service says nothing about the credential
-      for (const rule of options.rules) rule.tokenRefused?.(ask, { kind: 'later', retryAfterMs: retryAfterMs(instead) })
+      for (const rule of options.rules) rule.tokenRefused?.(ask, { kind: 'later', retryAfterMs: retryAfterMs(instead, bench.clock) })
       return { answer: instead, token: undefined }
     }
     const result = mistake ?? (identified !== undefined && 'error' in identified ? identified : grantOrError(ask, grant, form))
@@ -70,7 +70,7 @@ export function tokenEndpoint(options: TokenEndpointOptions, bench: Bench): Prov
       return { answer: json(200, { access_token: result.token.value, ...result.answer }, NO_STORE), token: result.token }
     }
     const refusal = refuse(result, request)
-    for (const rule of options.rules) rule.tokenRefused?.(ask, { kind: kindOf(result, ask), retryAfterMs: retryAfterMs(refusal) })
+    for (const rule of options.rules) rule.tokenRefused?.(ask, { kind: kindOf(result, ask), retryAfterMs: retryAfterMs(refusal, bench.clock) })
     return { answer: refusal, token: undefined }
   }
 

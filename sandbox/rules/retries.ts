@@ -71,7 +71,7 @@ export function retries(options: RetryRuleOptions, bench: Bench): Rule {
       }
     },
     answered(call, answer) {
-      if (isTransient(answer.status)) return failed(call, retryAfterMs(answer))
+      if (isTransient(answer.status)) return failed(call, retryAfterMs(answer, bench.clock))
       inARow.set(call.client, 0)
       chains.delete(callKey(call))
     },

@@ -35,7 +35,7 @@ export function waits(options: WaitRuleOptions, bench: Bench): Rule {
     answered(call, answer) {
       if (answer.status !== 429 && answer.status !== 503) return
       const now = bench.clock.now()
-      const asked = retryAfterMs(answer)
+      const asked = retryAfterMs(answer, bench.clock)
       const usual = options.byStatus?.pauses[answer.status]
       const length = asked ?? usual
       if (length === undefined) return

@@ -1,0 +1,123 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { generateKeyPairSync } from 'node:crypto'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openSandbox } from '../../sandbox/main.ts'
+import type { Sandbox } from '../../sandbox/server.ts'
+import { testSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { TENANT } from './sandbox-support.ts'
+
+const SPEED = 40
+const KEYS = generateKeyPairSync('ec', {
+  namedCurve: 'P-256',
+  publicKeyEncoding: { type: 'spki', format: 'pem' },
+  privateKeyEncoding: { type: 'pkcs8', format: 'pem' }
+})
+
+let sandbox: Sandbox
+let sidecar: TestSidecar
+let folder: string
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'attache-sandbox-'))
+  sandbox = await openSandbox({ port: 0, speed: SPEED, keys: [KEYS.publicKey] })
+  sidecar = await start()
+})
+afterEach(async () => {
+  await sidecar.stop()
+  await sandbox.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+function start(): Promise<TestSidecar> {
+  return testSidecar(
+    `
+state: sqlite:./state.db
+credentials:
+  info: { grant: client_credentials, tokenUrl: ${sandbox.url}/info-subscription/token, clientId: info-demo, clientSecret: '\${SECRET}', clientAuth: client_secret_post, scope: https://sandbox.example/api/.default }
+  partner: { grant: client_credentials, issuer: ${sandbox.url}/integration, clientId: integration-demo, clientAuth: private_key_jwt, key: '\${KEY}' }
+upstreams:
+  info: { baseUrl: ${sandbox.url}/info-subscription/api/, agreement: info-subscription, credential: info, headers: { S4-TenantId: ${TENANT} }, timeout: { connect: 20s, response: 60s, total: 300s } }
+  partner: { baseUrl: ${sandbox.url}/integration/api/, agreement: integration-agreement, credential: partner, timeout: { connect: 20s, response: 60s, total: 300s } }
+`,
+    { speed: SPEED, folder, environment: { SECRET: 'info-secret', KEY: KEYS.privateKey } }
+  )
+}
+
+async function ask(path: string, init: RequestInit = {}): Promise<number> {
+  const response = await fetch(`${sidecar.dataUrl}${path}`, init)
+  await response.arrayBuffer()
+  return response.status
+}
+
+async function arm(fault: Record<string, unknown>): Promise<void> {
+  expect((await fetch(`${sandbox.url}/faults`, { method: 'POST', body: JSON.stringify(fault) })).status).toBe(201)
+}
+
+function violations(): string[] {
+  sandbox.settle()
+  return sandbox.ledger.snapshot().violations.map(({ rule, provider, detail }) => `${provider} ${rule} ${detail}`)
+}
+
+describe('a sidecar before the strict providers', () => {
+  it('requests one token for 200 calls at once from a cold start', async () => {
+    const statuses = await Promise.all(Array.from({ length: 200 }, (_, index) => ask(`/partner/customers/c${index + 1}`)))
+    expect(new Set(statuses)).toEqual(new Set([200]))
+    expect(sandbox.ledger.counts('integration').tokenRequests).toBe(1)
+    expect(violations()).toEqual([])
+  })
+
+  it('requests no token after a restart', async () => {
+    await ask('/info/products')
+    for (let round = 0; round < 3; round++) {
+      await sidecar.stop()
+      sidecar = await start()
+      expect(await ask(`/info/subscribers/${round + 1}`)).toBe(200)
+    }
+    expect(sandbox.ledger.counts('info-subscription').tokenRequests).toBe(1)
+    expect(violations()).toEqual([])
+  })
+
+  it('renews once for a revoked token that 50 calls bear', async () => {
+    await ask('/info/products')
+    await arm({ provider: 'info-subscription', kind: 'revoke-token' })
+    const statuses = await Promise.all(Array.from({ length: 50 }, (_, index) => ask(`/info/subscribers/${index + 1}`)))
+    expect(new Set(statuses)).toEqual(new Set([200]))
+    expect(sandbox.ledger.counts('info-subscription').tokenRequests).toBe(2)
+    expect(violations()).toEqual([])
+  })
+
+  it('does not loop where every answer is 401', async () => {
+    await arm({ provider: 'info-subscription', kind: 'status', status: 401, times: 'always' })
+    for (let round = 0; round < 30; round++) expect(await ask(`/info/subscribers/${round + 1}`)).toBe(401)
+    expect(sandbox.ledger.counts('info-subscription').tokenRequests).toBeLessThanOrEqual(2)
+    expect(violations()).toEqual([])
+  })
+
+  it('sends a POST once, whatever becomes of it', async () => {
+    const statuses = []
+    for (const [index, kind] of ['reset-before-header', 'reset-after-read', 'garbage', 'truncate'].entries()) {
+      await arm({ provider: 'integration', kind })
+      statuses.push(
+        await ask('/partner/receipts', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ index }) }).catch(
+          () => 'cut off'
+        )
+      )
+    }
+    expect(statuses).toEqual([502, 502, 502, 502])
+    expect(sandbox.ledger.counts('integration').apiCalls).toBe(4)
+    expect(violations()).toEqual([])
+  })
+
+  it('keeps a whole upstream quiet for Retry-After, as seconds and as a date', async () => {
+    for (const retryAfter of [15, 'date:15']) {
+      await arm({ provider: 'integration', kind: 'status', status: 429, retryAfter })
+      const first = ask('/partner/customers/c1')
+      await first
+      await Promise.all([2, 3, 4].map((n) => ask(`/partner/customers/c${n}`)))
+      await ask('/partner/customers/c1', { method: 'PUT' })
+    }
+    expect(violations()).toEqual([])
+  })
+})
