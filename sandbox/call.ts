@@ -62,7 +62,7 @@ export type Rule = {
   arrived?(call: Call): void
   /** `processed` tells whether the operation was carried out (a 503 of the gateway was not). */
   answered?(call: Call, answer: Answer, processed: boolean): void
-  /** It ended without an answer: a fault, or the caller closed it. */
+  /** It ended without a whole answer (`answered` may have come before): a fault, or the caller closed it. */
   dropped?(call: Call, ending: { processed: boolean; byCaller: boolean }): void
   /** It is over, one way or the other. */
   ended?(call: Call): void

@@ -149,11 +149,12 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       return dated
     }
     const { processed, answered } = await respond(exchange, work, told)
-    if (!answered) {
-      counts.unanswered++
+    if (!answered) counts.unanswered++
+    const isWhole = answered && exchange.fault?.kind !== 'truncate' && exchange.response.writableFinished
+    if (!isWhole) {
       seen.outcome = exchange.fault?.kind ?? 'caller left'
       // a dead socket we did not kill ourselves was closed by the caller
-      const byCaller = exchange.fault === undefined || exchange.fault.kind === 'hang' || exchange.fault.kind === 'delay'
+      const byCaller = exchange.fault === undefined || ['hang', 'delay', 'slow-body'].includes(exchange.fault.kind)
       for (const rule of provider.rules) rule.dropped?.(call, { processed, byCaller })
     }
     for (const rule of provider.rules) rule.ended?.(call)

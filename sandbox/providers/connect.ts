@@ -69,7 +69,7 @@ export function connect(options: ConnectOptions = {}): ProviderPlan {
       surface({ unknown: 'MC-18', enumeration: { clause: 'IA-54', distinct: 500, windowMs: HOUR_MS } }, bench),
       both,
       hygiene({ identity: 'MC-30', foreign: 'IA-26', types: 'MC-44', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 35_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
     ]
     const authenticateBearer = bearer(book, bench, { missing: 'MC-02', expired: 'MC-41', exposed: 'MC-43' })
 

@@ -75,7 +75,7 @@ export function dinero(options: DineroOptions = {}): ProviderPlan {
       budget({ clause: 'DI-14', statuses: [400, 401, 403], count: 20, windowMs: 60_000, keyOf: organisationOf }, bench),
       perOrganisation,
       hygiene({ identity: 'DI-07', foreign: 'IA-26', types: 'DI-15', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 35_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
     ]
 
     function answer(ask: TokenAsk, scope: string, refreshed: Refreshed | undefined): Issued {

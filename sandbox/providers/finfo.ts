@@ -68,7 +68,7 @@ export function finfo(options: FinfoOptions = {}): ProviderPlan {
       caching({ missing: 'FI-35', redundant: 'IA-53', missingMs: { 204: 30_000 } }, bench),
       surface({ unknown: 'FI-37', enumeration: { clause: 'IA-54', distinct: 500, windowMs: HOUR_MS } }, bench),
       hygiene({ identity: 'FI-24', foreign: 'IA-26', types: 'FI-34', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 35_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
     ]
     const authenticateBearer = bearer(book, bench, { missing: 'FI-07', expired: 'FI-18', exposed: 'IA-02' })
 

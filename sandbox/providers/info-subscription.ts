@@ -117,7 +117,7 @@ function rulesOf(bench: Bench): Rule[] {
     polling({ clause: 'IS-37', firstMs: 200, mostPolls: 40 }, bench),
     surface({ unknown: 'IA-51', enumeration: { clause: 'IA-54', distinct: 500, windowMs: 3_600_000 } }, bench),
     hygiene({ identity: 'IS-12', foreign: 'IA-26', types: 'IS-23', secrets: 'IS-10' }, bench),
-    connections({ held: 'IA-41', heldMs: 35_000, idle: 'IA-42' }, bench)
+    connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
   ]
 }
 

@@ -49,7 +49,7 @@ export function integration(options: IntegrationOptions = {}): ProviderPlan {
       leases({ clause: 'IA-15', template: '/connection-string', validMs: 3_600_000 }, bench),
       volume,
       hygiene({ identity: 'IA-50', foreign: 'IA-26', types: 'IA-50', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 35_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
     ]
     const issuerOf = (request: TokenRequest): string => `${request.origin}/integration`
 

@@ -14,12 +14,14 @@ type Held = { path: string; client: string; missingUntil: number; status: number
 
 const MOST_HELD = 10_000
 const LOCATION_MS = 600_000
+const MOST_WRITES = 500
 
 /** What the caller already knows, it does not ask again: missing, fresh, unchanged, and being fetched right now. */
 export function caching(options: CachingRuleOptions, bench: Bench): Rule {
   const held = new Map<string, Held>()
   const underWay = new Map<string, number>()
   const promised = new Map<string, number>()
+  let writes: { client: string; path: string; at: number }[] = []
 
   function keyOf(call: Call): string {
     return [
@@ -33,11 +35,14 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     const wishes = field(call.fields, 'cache-control') ?? ''
     return call.method === 'GET' && field(call.fields, 'range') === undefined && !/no-store|no-cache|max-age=0/.test(wishes)
   }
-  /** RFC 9111 §4.4, and a little kinder: a write makes everything around its path worth asking again. */
-  function invalidate(client: string, path: string): void {
-    for (const [key, entry] of held) {
-      if (entry.client === client && (entry.path === path || entry.path.startsWith(`${path}/`) || path.startsWith(`${entry.path}/`))) held.delete(key)
-    }
+  /** RFC 9111 §4.4, and a little kinder: a write, however it ends, makes everything around its path worth asking again. */
+  function wrote(client: string, path: string): void {
+    writes = [...writes, { client, path, at: bench.clock.now() }].slice(-MOST_WRITES)
+    for (const [key, entry] of held) if (entry.client === client && isAround(path, entry.path)) held.delete(key)
+  }
+  /** What was read while it was being written is not worth keeping. */
+  function isOvertaken(call: Call): boolean {
+    return writes.some((write) => write.client === call.client && isAround(write.path, call.path) && write.at > call.at - bench.slackMs)
   }
 
   return {
@@ -61,20 +66,22 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     answered(call, answer) {
       const now = bench.clock.now()
       if (answer.status === 401) for (const [key, entry] of held) if (entry.client === call.client) held.delete(key)
-      if (call.method !== 'GET' && call.method !== 'HEAD') {
-        if (answer.status >= 400) return
-        invalidate(call.client, call.path)
-        const location = field(answer.fields, 'location')
+      if (isWrite(call)) {
+        wrote(call.client, call.path)
+        const location = answer.status < 400 ? field(answer.fields, 'location') : undefined
         if (location === undefined) return
-        const path = pathBehindApi(location)
-        invalidate(call.client, path)
-        promised.set(`${call.client}\n${path}`, now)
+        wrote(call.client, pathBehindApi(location))
+        promised.set(`${call.client}\n${pathBehindApi(location)}`, now)
         const oldest = promised.keys().next().value
         if (promised.size > MOST_HELD && oldest !== undefined) promised.delete(oldest)
         return
       }
       if (!isRead(call)) return
       remember(call, answer, now)
+    },
+    dropped(call) {
+      if (isWrite(call)) wrote(call.client, call.path)
+      else held.delete(keyOf(call))
     },
     ended(call) {
       if (!isRead(call)) return
@@ -85,6 +92,7 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     forget() {
       held.clear()
       promised.clear()
+      writes = []
     }
   }
 
@@ -92,10 +100,11 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     const key = keyOf(call)
     const known = held.get(key)
     const freshMs = lifetimeMs(answer)
-    if (answer.status === 304 && known !== undefined) return void held.set(key, { ...known, freshUntil: now + freshMs })
+    if (answer.status === 304 && known !== undefined && !isOvertaken(call)) return void held.set(key, { ...known, freshUntil: now + freshMs })
     const missingMs = options.missingMs[answer.status]
     const expected = now - (promised.get(`${call.client}\n${call.path}`) ?? -Infinity) < LOCATION_MS
     held.delete(key)
+    if (isOvertaken(call)) return
     if (answer.status === 200 && /no-store/.test(field(answer.fields, 'cache-control') ?? '')) return
     if (answer.status !== 200 && (missingMs === undefined || expected)) return
     const validator = answer.status === 200 && (field(answer.fields, 'etag') ?? field(answer.fields, 'last-modified')) !== undefined
@@ -110,6 +119,15 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     const oldest = held.keys().next().value
     if (held.size > MOST_HELD && oldest !== undefined) held.delete(oldest)
   }
+}
+
+function isWrite(call: Call): boolean {
+  return call.method !== 'GET' && call.method !== 'HEAD'
+}
+
+/** The same path, or one above or below it. */
+function isAround(path: string, other: string): boolean {
+  return path === other || path.startsWith(`${other}/`) || other.startsWith(`${path}/`)
 }
 
 /** Explicit freshness of a private cache: `max-age`; `no-cache` and `no-store` give none. */

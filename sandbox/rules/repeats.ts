@@ -45,7 +45,10 @@ export function repeats(options: RepeatRuleOptions, bench: Bench): Rule {
     },
     answered(call, answer, processed) {
       const now = bench.clock.now()
-      if (WRONG.includes(answer.status)) remember(call, { at: now, kind: 'refused', status: answer.status, token: call.token?.fingerprint })
+      // a read turned down may well be another user's, asked again
+      if (WRONG.includes(answer.status)) {
+        if (call.method !== 'GET' && call.method !== 'HEAD') remember(call, { at: now, kind: 'refused', status: answer.status, token: call.token?.fingerprint })
+      }
       // a 500 may come from the middle of the work
       else if (!isRepeatable(call) && (processed || answer.status === 500)) remember(call, { at: now, kind: 'done', status: answer.status, token: undefined })
     },
