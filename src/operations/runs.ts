@@ -23,7 +23,7 @@ export type Runs = ReturnType<typeof runs>
 export function runs(tools: OperationsTools) {
   const { clock, report, store, upstreamOf } = tools
   const records = journal(store, tools.sealKey, clock.now)
-  const replica = randomBytes(9).toString('base64url')
+  const replica = `${process.pid}-${randomBytes(9).toString('base64url')}`
   const live = new Map<string, Run>()
   const held = room(clock)
   const { carryOut, stepMs } = carrier(tools, async (run, state) => {
@@ -31,6 +31,7 @@ export function runs(tools: OperationsTools) {
   })
   let isClosing = false
   let heartbeat: { cancel(): void } | undefined
+  let saidAliveAt = -Infinity
 
   const realMs = (ms: number): number => ms / clock.realMs(1)
 
@@ -56,6 +57,7 @@ export function runs(tools: OperationsTools) {
 
   async function accept(run: Run, carried: () => Promise<Settled>): Promise<void> {
     try {
+      await sayAlive()
       const { attempts } = run.trace
       await records.accept(run.entry, bytesOf(run.body), { owner: replica, isSending: false, attempts, lastTryAt: clock.now() })
     } catch (error) {
@@ -140,13 +142,15 @@ export function runs(tools: OperationsTools) {
 
   /** Takes up what the journal holds and nobody carries out: after a restart all of it, in a shared store what dead replicas left. */
   async function adopt(): Promise<void> {
-    const alive = new Set((await store.keys(REPLICA_PREFIX)).map((key) => key.slice(REPLICA_PREFIX.length)))
-    for (const [id, remains] of await records.list()) {
+    const remains = await records.list()
+    const owners = remains.size === 0 ? [] : await store.keys(REPLICA_PREFIX)
+    const alive = new Set(owners.map((key) => key.slice(REPLICA_PREFIX.length)).filter((owner) => store.kind === 'redis' || isNeighbour(owner)))
+    for (const [id, { hasRequest, hasOutcome, isCancelled }] of remains) {
       const run = live.get(id)
-      if (run !== undefined && remains.isCancelled) run.controller.abort(new Stopped('cancelled'))
+      if (run !== undefined && isCancelled) run.controller.abort(new Stopped('cancelled'))
       if (isClosing || run !== undefined || held.has(id)) continue
-      if (remains.hasOutcome) await remember(id)
-      else if (remains.hasRequest) await takeUp(id, alive, remains.isCancelled)
+      if (hasOutcome) await remember(id)
+      else if (hasRequest) await takeUp(id, alive, isCancelled)
     }
   }
 
@@ -176,20 +180,21 @@ export function runs(tools: OperationsTools) {
     return undefined
   }
 
-  /** Takes up what an earlier process left; with a shared store goes on looking after what dead replicas leave. */
+  /** Takes up what an earlier process left, and goes on looking after what others leave. */
   async function resume(): Promise<void> {
-    if (store.kind === 'redis') await beat()
-    else await adopt()
-  }
-
-  async function beat(): Promise<void> {
     try {
-      await store.put(REPLICA_PREFIX + replica, Buffer.from('1'), { ttlMs: realMs(HEARTBEAT_TTL_MS) })
+      if (store.kind === 'redis' || live.size > 0) await sayAlive()
       await adopt()
     } catch (error) {
       report({ kind: 'warning', about: 'state', message: `background operations could not be looked after: ${error instanceof Error ? error.name : 'error'}` })
     }
-    if (!isClosing) heartbeat = clock.after(realMs(HEARTBEAT_MS), () => void beat())
+    if (!isClosing && store.kind !== 'memory') heartbeat = clock.after(realMs(HEARTBEAT_MS), () => void resume())
+  }
+
+  async function sayAlive(): Promise<void> {
+    if (store.kind === 'memory' || clock.now() - saidAliveAt < realMs(HEARTBEAT_MS)) return
+    saidAliveAt = clock.now()
+    await store.put(REPLICA_PREFIX + replica, Buffer.from('1'), { ttlMs: realMs(HEARTBEAT_TTL_MS) })
   }
 
   /** After a reload: what waits does so in the new chain. */
@@ -209,7 +214,7 @@ export function runs(tools: OperationsTools) {
     timer.cancel()
     for (const run of live.values()) run.controller.abort(new Stopped('closing'))
     await ending
-    if (store.kind === 'redis') await store.delete(REPLICA_PREFIX + replica)
+    await store.delete(REPLICA_PREFIX + replica)
   }
 
   return { records, live, keep, carryOut, progressOf, resume, refresh, close, release }
@@ -218,6 +223,21 @@ export function runs(tools: OperationsTools) {
 /** Throws away what of an outcome was too large to keep. */
 export function dropRest(settled: Settled | undefined): void {
   if (settled?.kind === 'answer') discard(settled.answer.body)
+}
+
+/**
+ * Whether the process that wrote this name still runs beside us. A file is shared on one machine only, so that after a
+ * crash nobody has to wait for the sign of life to fade; a pid that is ours by now was another's.
+ */
+function isNeighbour(owner: string): boolean {
+  const pid = Number.parseInt(owner, 10)
+  if (pid === process.pid) return false
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    // somebody else's process is there all the same
+    return error instanceof Error && 'code' in error && error.code === 'EPERM'
+  }
 }
 
 function unknownOutcome(how: string): Settled {

@@ -9,7 +9,7 @@ import { LATER, background, wishing } from '../../support/background.ts'
 import { testClock, type TestClock } from '../../support/clock.ts'
 import { answerOf } from '../../support/policy-call.ts'
 
-const DAY = 86_400_000
+const HOUR = 3_600_000
 const STEP = 60_000
 
 let clock: TestClock
@@ -73,7 +73,7 @@ describe('after kill -9', () => {
     first.kill()
     const second = processOver(async (request) => (arrived.push(request.target), answerOf(200)))
     await second.operations.resume()
-    await clock.advance(DAY / 2)
+    await clock.advance(HOUR)
     expect(arrived).toEqual([])
     expect((await second.look(location))?.document).toMatchObject({ status: 502, problem: { type: 'urn:attache:problem:outcome-unknown' } })
   })
@@ -153,9 +153,38 @@ test('a reload moves what waits to the new chain, and never shortens a wait', as
   await send(wishing('PUT', '/a', LATER))
   await clock.advance(10_000)
   operations.refresh()
-  await clock.advance(DAY / 2)
+  await clock.advance(HOUR)
   expect(arrivedAt).toEqual([0, 10_000 + STEP])
 })
+
+test('a process beside us that shares the file keeps its own operations', async () => {
+  const first = processOver(async () => never())
+  const location = locationOf(await first.send(wishing('POST', '/a', LATER)))
+  await clock.advance(1000)
+  // what the first wrote, as if by a process that runs: the one that started the tests
+  for (const key of await disk.keys('operations-replica/')) {
+    await disk.delete(key)
+    await disk.put(key.replace(/\/\d+/, `/${process.ppid}`), Buffer.from('1'), { ttlMs: 15_000 })
+  }
+  const state = `operations/${location.split('/')[3]}/state`
+  const written = (await disk.get(state))?.toString('latin1') ?? ''
+  await disk.put(state, Buffer.from(renamed(written), 'latin1'))
+  first.kill()
+  const second = processOver(async () => answerOf(200))
+  await second.operations.resume()
+  expect((await second.look(location))?.document).toMatchObject({ state: 'running' })
+  await clock.advance(20_000)
+  expect((await second.look(location))?.document).toMatchObject({ problem: { type: 'urn:attache:problem:outcome-unknown' } })
+  await second.operations.close()
+})
+
+// a record is a length, a JSON head and nothing more here
+function renamed(record: string): string {
+  const head = record.slice(4).replace(/"owner":"\d+/, `"owner":"${process.ppid}`)
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(head.length)
+  return length.toString('latin1') + head
+}
 
 describe('replicas that share the state', () => {
   test('take over what a dead one left, once it has been silent for a while', async () => {
@@ -193,7 +222,7 @@ describe('replicas that share the state', () => {
     await clock.advance(100_000)
     isPaused = true
     first.wake()
-    await clock.advance(DAY / 2)
+    await clock.advance(HOUR)
     expect(arrived).toEqual(['first', 'second'])
     expect((await first.look(location))?.document).toMatchObject({ status: 201, body: 'second' })
     await Promise.all([first.operations.close(), second.operations.close()])
@@ -264,7 +293,7 @@ test('under any schedule of failures and kills every accepted operation ends, an
       now = 'fine'
       current = processOver(provider)
       await current.operations.resume()
-      await clock.advance(DAY / 4)
+      await clock.advance(10 * STEP)
       for (const { location, method, target } of accepted) {
         const times = arrivals.get(target) ?? []
         expect((await current.look(location))?.status).toBe(200)
