@@ -1,20 +1,20 @@
 import type { Command } from 'commander'
-import { environmentFindings } from '../config/environment.ts'
-import { loadConfig } from '../config/load.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
 import { printEnvironment, printFindings } from './report.ts'
 
 /** `attache check`: everything wrong with the config, its secrets, keys and certificates at once; sends nothing. */
 export function addCheckCommand(program: Command): void {
   configCommand(program, 'check', 'validate configuration, agreement bounds, secrets, keys and certificates; sends nothing').action(
-    (args: ConfigArguments, command: Command) => {
+    async (args: ConfigArguments, command: Command) => {
       const file = configFile(command, args)
-      process.exitCode = check(file, args.speed)
+      process.exitCode = await check(file, args.speed)
     }
   )
 }
 
-function check(file: string, speed: number): number {
+async function check(file: string, speed: number): Promise<number> {
+  const { environmentFindings } = await import('../config/environment.ts')
+  const { loadConfig } = await import('../config/load.ts')
   const surroundings = printEnvironment(environmentFindings(process.env, process.execArgv))
   const result = loadConfig(file, process.env, { speed })
   const findings = result.kind === 'refused' ? result.findings : []

@@ -1,6 +1,5 @@
 import { Option, type Command } from 'commander'
-import { explain, type Explanation } from '../config/explain.ts'
-import { loadConfig } from '../config/load.ts'
+import type { Explanation } from '../config/explain.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
 import { printFindings } from './report.ts'
 
@@ -12,8 +11,11 @@ export function addExplainCommand(program: Command): void {
     .argument('<method>', 'request method')
     .argument('<path>', 'path as the app would ask for it, e.g. /finfo/v1/articles/7')
     .addOption(new Option('--format <format>', 'how to print it').choices(['text', 'json']).default('text'))
-    .action((method: string, path: string, args: ExplainArguments, command: Command) => {
-      const result = loadConfig(configFile(command, args), process.env, { speed: args.speed })
+    .action(async (method: string, path: string, args: ExplainArguments, command: Command) => {
+      const file = configFile(command, args)
+      const { loadConfig } = await import('../config/load.ts')
+      const { explain } = await import('../config/explain.ts')
+      const result = loadConfig(file, process.env, { speed: args.speed })
       if (result.kind === 'refused') {
         process.exitCode = printFindings(result.findings, result.warnings)
         return

@@ -1,6 +1,5 @@
 import { resolve } from 'node:path'
 import { InvalidArgumentError, Option, type Command } from 'commander'
-import { loadConfig } from '../config/load.ts'
 import { systemClock, systemRandom } from '../exchange/clock.ts'
 import { VERSION } from '../package.ts'
 import type { CredentialOptions } from '../tokens/credentials.ts'
@@ -89,7 +88,7 @@ async function list({ name, out, config, speed }: ListArguments): Promise<void> 
   print(keys.length === 0 ? `no keys in ${resolve(out)}` : keyTable(keys, now))
   if (config === undefined) return
   const { credentialKeys } = await import('../tokens/keys/inspect.ts')
-  for (const { credential, findings } of credentialKeys(credentialsIn(config, speed), now)) {
+  for (const { credential, findings } of credentialKeys(await credentialsIn(config, speed), now)) {
     for (const finding of findings) warn(`credential ${credential}: ${finding.message}`)
     if (findings.some((finding) => finding.isFatal)) process.exitCode = 1
   }
@@ -104,7 +103,7 @@ async function retire(args: RetireArguments, command: Command): Promise<void> {
 
 /** One token request with the next key, as the credential that uses the active one. */
 async function askForToken(args: RetireArguments, command: Command, active: KeyRecord, next: KeyRecord): Promise<Proof> {
-  const credentials = credentialsIn(configFile(command, args), args.speed)
+  const credentials = await credentialsIn(configFile(command, args), args.speed)
   const { credentialKeys, fingerprintOf } = await import('../tokens/keys/inspect.ts')
   const { proveKey } = await import('../tokens/keys/prove.ts')
   const { tokenFetch } = await import('../transport/token-fetch.ts')
@@ -119,7 +118,8 @@ async function askForToken(args: RetireArguments, command: Command, active: KeyR
 }
 
 /** The credentials of a config that is in order; its findings are printed, and it is refused, where it is not. */
-function credentialsIn(file: string, speed: number): Readonly<Record<string, CredentialOptions>> {
+async function credentialsIn(file: string, speed: number): Promise<Readonly<Record<string, CredentialOptions>>> {
+  const { loadConfig } = await import('../config/load.ts')
   const result = loadConfig(file, process.env, { speed, expired: 'warn' })
   if (result.kind === 'loaded') return result.config.credentials
   printFindings(result.findings, result.warnings)

@@ -32,6 +32,7 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
   }
 }
 
+// Each command loads what it needs when it is called: help, version and wrong usage are answered at once.
 function commandLine(): Command {
   const program = new Command('attache')
     .description('A local sidecar that keeps your providers’ integration agreements.')

@@ -1,6 +1,5 @@
 import type { Command } from 'commander'
-import { environmentFindings } from '../config/environment.ts'
-import { loadConfig, type LoadResult } from '../config/load.ts'
+import type { LoadResult } from '../config/load.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
 import { printEnvironment, printFindings } from './report.ts'
 
@@ -15,9 +14,11 @@ export function addRunCommand(program: Command): void {
 }
 
 async function run(file: string, speed: number): Promise<number> {
+  const { environmentFindings } = await import('../config/environment.ts')
   const hazards = environmentFindings(process.env, process.execArgv)
   if (hazards.length > 0) return printEnvironment(hazards)
 
+  const { loadConfig } = await import('../config/load.ts')
   const load = (): LoadResult => loadConfig(file, process.env, { speed, warn: printSecretWarning, expired: 'warn' })
   const first = load()
   if (first.kind === 'refused') return printFindings(first.findings, first.warnings)
@@ -25,7 +26,6 @@ async function run(file: string, speed: number): Promise<number> {
   process.on('SIGUSR1', ignore)
   process.on('uncaughtException', crash)
 
-  // only here: the other commands need neither a server nor its start-up time
   const { startSidecar } = await import('../server/sidecar.ts')
   let isFirst = true
   try {

@@ -103,7 +103,8 @@ export function decode(tree: unknown, schema: Schema, surroundings: Surroundings
       }
       const value = withVariables(text, surroundings.environment)
       const isLiteral = value === text
-      if (isLiteral && !isPublic(path)) literals.push(path)
+      // a user name identifies, it does not prove
+      if (isLiteral && !isPublic(path) && path.at(-1) !== 'username') literals.push(path)
       return fixedSecret(isLiteral ? '[literal]' : text, value)
     } catch (error) {
       issues.push({ path, message: `${text.startsWith('file:') || text.includes('${') ? text : 'the value'} ${reasonOf(error)}` })

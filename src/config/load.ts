@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path'
 import { systemClock } from '../exchange/clock.ts'
 import { decode, prune, substitute, type Issue, type Surroundings } from './decode.ts'
 import { fileSchema, validator, type Schema } from './file-schema.ts'
+import { fileFault } from './file-fault.ts'
 import type { Finding } from './findings.ts'
 import { notYetAvailable } from './not-yet.ts'
 import { withDescribedOperations } from './openapi-file.ts'
@@ -11,7 +12,7 @@ import { ruleIssues } from './rules.ts'
 import { CONFIG_VERSION, configSchema, type Config } from './schema.ts'
 import type { Warn } from './secret-source.ts'
 import { at, withDefaults, type Path } from './walk.ts'
-import { parseYaml, type Tree, type YamlDocument } from './yaml-document.ts'
+import { DEEPEST, parseYaml, type Tree, type YamlDocument } from './yaml-document.ts'
 
 /** Where a value comes from. */
 export type Origin =
@@ -96,9 +97,8 @@ function readText(file: string): string | Finding {
     if (!statSync(file).isFile()) return refuse('is not a file')
     return readFileSync(file, 'utf8')
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
-    if (code === 'ENOENT' || code === 'ENOTDIR') return refuse('no such file; name one with --config or ATTACHE_CONFIG')
-    return refuse(code === 'EACCES' ? 'may not be read by this user' : `cannot be read (${String(code)})`)
+    const fault = fileFault(error) ?? 'cannot be read'
+    return refuse(fault === 'does not exist' ? `${fault}; name another with --config or ATTACHE_CONFIG` : fault)
   }
 }
 
@@ -111,12 +111,13 @@ function newerVersion(tree: Tree): string | undefined {
 /** What is left when broken values, and everything that needs them, are taken out. */
 function withoutBroken(tree: unknown, broken: readonly Path[]): unknown {
   let sound = prune(tree, broken)
-  // each round takes out one level more; the top level requires nothing
-  for (;;) {
+  // each round takes out one level more, and no tree is deeper than the parser allows
+  for (let round = 0; round < DEEPEST; round++) {
     const holes = validate(sound).map(({ path }) => (at(sound, path) === undefined ? path.slice(0, -1) : path))
     if (holes.length === 0) return sound
     sound = prune(sound, holes)
   }
+  return {}
 }
 
 /** Last touches that concern the file's place. */

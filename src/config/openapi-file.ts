@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { operationsFromOpenapi } from '../http/openapi.ts'
 import type { Issue } from './decode.ts'
+import { fileFault } from './file-fault.ts'
 import type { Config, UpstreamOptions } from './schema.ts'
 import { parseData } from './yaml-document.ts'
 
@@ -25,8 +26,5 @@ export function withDescribedOperations(config: Config): { config: Config; issue
 }
 
 function reasonOf(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  if (code === 'ENOENT') return 'no such file'
-  if (code !== undefined) return `cannot be read (${String(code)})`
-  return error instanceof Error ? error.message : 'cannot be used'
+  return fileFault(error) ?? (error instanceof Error ? error.message : 'cannot be used')
 }

@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { closeSync, fstatSync, openSync, readFileSync, statSync, type BigIntStats } from 'node:fs'
 import { Secret, type SecretSource } from '../exchange/secret.ts'
+import { fileFault } from './file-fault.ts'
 import { ConfigError } from './findings.ts'
 
 /** Told once per change when a secret's file has become unusable and its last good value serves on. */
@@ -37,7 +38,7 @@ export function fileSecret(reference: string, path: string, warn: Warn): SecretS
       seen = stamp
       good = fresh
     } catch (error) {
-      const problem = error instanceof ConfigError ? error : new ConfigError(reasonOf(error))
+      const problem = error instanceof ConfigError ? error : new ConfigError(fileFault(error) ?? 'cannot be read')
       if (good === undefined) throw problem
       // A file that cannot be stat'ed has the signature '', and is looked at again next time.
       seen = now
@@ -59,7 +60,7 @@ function signature(path: string): string {
     const stats = statSync(path, { bigint: true, throwIfNoEntry: false })
     return stats === undefined ? 'missing' : stampOf(stats)
   } catch (error) {
-    return reasonOf(error)
+    return fileFault(error) ?? 'cannot be read'
   }
 }
 
@@ -113,12 +114,4 @@ function isJson(text: string): boolean {
 
 function count(text: string, part: string): number {
   return text.split(part).length - 1
-}
-
-function reasonOf(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  if (code === 'ENOENT') return 'does not exist'
-  if (code === 'EACCES' || code === 'EPERM') return 'may not be read by this user'
-  if (code === 'EISDIR') return 'is a directory'
-  return `cannot be read (${String(code ?? 'unknown reason')})`
 }

@@ -14,7 +14,8 @@ export type YamlDocument = {
 export type YamlResult = { kind: 'parsed'; document: YamlDocument } | { kind: 'refused'; findings: Finding[] }
 
 const MOST_CHARACTERS = 1024 * 1024
-const DEEPEST = 32
+/** Levels of nesting that are accepted. */
+export const DEEPEST = 32
 const MOST_ALIASES = 100
 
 /** Reads one YAML 1.2 document whose top is a map; gives every syntax error at once. */
@@ -33,7 +34,8 @@ export function parseYaml(text: string, file: string): YamlResult {
     // toJS throws a ReferenceError over the alias limit; the parser itself overflows the stack on absurd nesting
     if (error instanceof ReferenceError) return refuse(file, 'aliases expand to far too much, write the values out')
     if (error instanceof RangeError) return refuse(file, `nested deeper than ${DEEPEST} levels`)
-    throw error
+    // what is left to go wrong once the syntax is right
+    return refuse(file, 'a merge key (<<) or alias that stands for no map')
   }
 }
 
