@@ -3,10 +3,10 @@ import type { Request } from '../exchange/message.ts'
 import { duration, integer, list, section, type Decoded } from '../exchange/options.ts'
 import { Problem, isProblem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
+import { sharedRecord } from '../state/shared-record.ts'
 import type { Lock, Store } from '../state/store.ts'
 import { FailedAnswer, circuit, type Circuit } from './breaker/circuit.ts'
 import { cooldownMs, grown } from './breaker/cooldown.ts'
-import { breakerRecord, type Persisted } from './breaker/record.ts'
 
 export const breakerOptions = section(
   'After repeated failures nothing at all is sent for a while',
@@ -59,7 +59,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   const opensAtOnce = new Set(options.openOn)
   const isFailure = (status: number): boolean => FAILURES.has(status) || opensAtOnce.has(status)
   const listeners = new Set<() => void>()
-  const record = breakerRecord(tools, adopt)
+  const record = sharedRecord(`breaker:${upstream}`, tools, adopt)
   let current: Generation = closed()
 
   const policy: Policy = async function breaker(request, next) {
@@ -80,7 +80,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
       else undecided(generation)
       throw error
     } finally {
-      if (lock !== undefined) record.settle(lock.release())
+      if (lock !== undefined) record.release(lock)
     }
   }
 
@@ -150,7 +150,8 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   }
 
   /** What the store says, at the start and whenever another replica has written. */
-  function adopt(found: Persisted | undefined): void {
+  function adopt(value: unknown): void {
+    const found = parse(value)
     const isHeldHere = current.kind === 'open' && current.until === Infinity
     if (found === undefined || current.kind === 'half-open' || (current.kind === 'open' && !isHeldHere && current.until >= found.until)) {
       if (found === undefined && isHeldHere) become(closed())
@@ -177,7 +178,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     const until = wanted === 'open' ? Infinity : clock.now()
     current.circuit.open()
     become({ kind: 'open', circuit: current.circuit, until, pauseMs: options.cooldown })
-    return wanted === 'open' ? record.save({ until, pauseMs: options.cooldown }) : record.forget()
+    return wanted === 'open' ? record.save({ until: 'held', pauseMs: options.cooldown }) : record.forget()
   }
 
   return {
@@ -194,6 +195,13 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
       return () => listeners.delete(listener)
     }
   }
+}
+
+/** As it is kept in the store: `until` is `held` while an operator holds it open. */
+function parse(value: unknown): { until: number; pauseMs: number } | undefined {
+  if (typeof value !== 'object' || value === null || !('until' in value) || !('pauseMs' in value) || typeof value.pauseMs !== 'number') return undefined
+  if (value.until === 'held') return { until: Infinity, pauseMs: value.pauseMs }
+  return typeof value.until === 'number' ? { until: value.until, pauseMs: value.pauseMs } : undefined
 }
 
 /** Whether a failed attempt counts: the provider did not answer, and it was given the time it has by agreement. */

@@ -179,8 +179,8 @@ test('gaps are never shorter than ladder or Retry-After, and attempts never more
   )
   await fc.assert(
     fc.asyncProperty(
-      fc.array(outcome, { minLength: 1, maxLength: 6 }),
-      fc.array(fc.nat(60_000), { minLength: 1, maxLength: 4 }),
+      fc.array(outcome, { minLength: 1, maxLength: 6, size: 'max' }),
+      fc.array(fc.nat(60_000), { minLength: 1, maxLength: 4, size: 'max' }),
       fc.integer({ min: 1, max: 6 }),
       fc.double({ min: 0, max: 0.999, noNaN: true }),
       fc.integer({ min: 1, max: 300_000 }),

@@ -60,7 +60,7 @@ function rules(now: () => number, chance: number) {
 test('under any schedule it does what the rules say', async () => {
   const reached = new Set<string>()
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 80 }), fc.double({ min: 0, max: 0.999, noNaN: true }), async (steps, chance) => {
+    fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 80, size: 'max' }), fc.double({ min: 0, max: 0.999, noNaN: true }), async (steps, chance) => {
       const clock = testClock()
       const { policy } = breaker(
         { failures: FAILURES, cooldown: COOLDOWN, maxCooldown: MAXIMUM, openOn: [] },

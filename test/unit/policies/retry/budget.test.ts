@@ -20,7 +20,7 @@ test('the share counts requests of the last minute only', () => {
 })
 
 test('retries stay below share × requests + 10 a second under any schedule', () => {
-  const steps = fc.array(fc.record({ afterMs: fc.nat(3000), requests: fc.nat(60), retries: fc.nat(60) }), { minLength: 1, maxLength: 80 })
+  const steps = fc.array(fc.record({ afterMs: fc.nat(3000), requests: fc.nat(60), retries: fc.nat(60) }), { minLength: 1, maxLength: 80, size: 'max' })
   fc.assert(
     fc.property(fc.double({ min: 0, max: 1, noNaN: true }), steps, (share, schedule) => {
       let now = 1_000_000
@@ -42,7 +42,7 @@ test('retries stay below share × requests + 10 a second under any schedule', ()
 
 test('whoever asks for few always gets them', () => {
   fc.assert(
-    fc.property(fc.array(fc.nat(5000), { maxLength: 200 }), (gaps) => {
+    fc.property(fc.array(fc.nat(5000), { maxLength: 200, size: 'max' }), (gaps) => {
       let now = 0
       const budget = retryBudget(0, () => now)
       const inSecond = new Map<number, number>()

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { ladderMs } from '../../../../src/policies/retry/ladder.ts'
 
 const chance = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
-const ladders = fc.array(fc.nat(600_000), { minLength: 1, maxLength: 6 })
+const ladders = fc.array(fc.nat(600_000), { minLength: 1, maxLength: 6, size: 'max' })
 const jitters = fc.double({ min: 0, max: 1, noNaN: true })
 
 test('a wait is never shorter than its step, and longer by the jitter at most', () => {

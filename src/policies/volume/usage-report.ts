@@ -1,0 +1,39 @@
+import type { Timer } from '../../exchange/clock.ts'
+import type { Rate } from '../../exchange/options.ts'
+import type { UpstreamTools } from '../../exchange/tools.ts'
+import type { Quota } from './quota.ts'
+
+const AT_MOST_EVERY_MS = 1000
+
+/** Reports how full each limit is, at most once a second, of all keys the fullest; empty again when nothing was used for a window. */
+export function usageReport(limits: readonly Rate[], tools: UpstreamTools): { taken(quotas: readonly Quota[], now: number): void } {
+  const { clock, report, upstream } = tools
+  const gauges = limits.map((limit) => ({ limit, peak: 0, saidAt: -Infinity, usedAt: 0, decay: undefined as Timer | undefined }))
+
+  function decayLater(gauge: (typeof gauges)[number]): void {
+    const spanMs = gauge.limit.windowMs * 1.1
+    gauge.decay ??= clock.after(gauge.usedAt + spanMs - clock.now(), () => {
+      gauge.decay = undefined
+      if (clock.now() - gauge.usedAt < spanMs) return decayLater(gauge)
+      gauge.peak = 0
+      return report({ kind: 'volume', upstream, window: gauge.limit.label, usedRatio: 0 })
+    })
+  }
+
+  return {
+    taken(quotas, now) {
+      for (let i = 0; i < gauges.length; i++) {
+        const gauge = gauges[i]
+        const quota = quotas[i]
+        if (gauge === undefined || quota === undefined) continue
+        gauge.usedAt = now
+        gauge.peak = Math.max(gauge.peak, quota.usedRatio(now))
+        if (now - gauge.saidAt < AT_MOST_EVERY_MS) continue
+        report({ kind: 'volume', upstream, window: gauge.limit.label, usedRatio: gauge.peak })
+        gauge.saidAt = now
+        gauge.peak = 0
+        decayLater(gauge)
+      }
+    }
+  }
+}

@@ -1,0 +1,58 @@
+import type { Rate } from '../../exchange/options.ts'
+
+const BUCKETS = 60
+
+/** Something that leaves the window again: how much, and from which clock time on. */
+export type Leaving = { readonly at: number; readonly count: number }
+
+/**
+ * What was used in the last `windowMs` (and `guardMs` more), in sixty buckets that are forgotten whole and late: whatever
+ * moment one looks at, no window of that length holds more than was counted here. Takes memory for what it holds only.
+ */
+export class Window {
+  readonly #widthMs: number
+  readonly #spanMs: number
+  // oldest first: number of the bucket, what is in it
+  readonly #numbers: number[] = []
+  readonly #counts: number[] = []
+  #used = 0
+
+  /** `guardMs` allows for calls that arrive a little later than they were sent, and others that do not. */
+  constructor(rate: Pick<Rate, 'windowMs'>, guardMs: number) {
+    this.#widthMs = rate.windowMs / BUCKETS
+    this.#spanMs = rate.windowMs + guardMs
+  }
+
+  used(now: number): number {
+    while (this.#numbers.length > 0 && this.#endOf(0) + this.#spanMs <= now) {
+      this.#numbers.shift()
+      this.#used -= this.#counts.shift() as number
+    }
+    return this.#used
+  }
+
+  record(now: number): void {
+    const number = Math.floor(now / this.#widthMs)
+    const last = this.#numbers.length - 1
+    if (last >= 0 && this.#numbers[last] === number) this.#counts[last] = (this.#counts[last] as number) + 1
+    else {
+      this.#numbers.push(number)
+      this.#counts.push(1)
+    }
+    this.#used += 1
+  }
+
+  /** The longest a unit stays. */
+  get stayMs(): number {
+    return this.#widthMs + this.#spanMs
+  }
+
+  /** When what is in it leaves, soonest first. */
+  *leaving(): Generator<Leaving> {
+    for (let i = 0; i < this.#numbers.length; i++) yield { at: this.#endOf(i) + this.#spanMs, count: this.#counts[i] as number }
+  }
+
+  #endOf(index: number): number {
+    return ((this.#numbers[index] as number) + 1) * this.#widthMs
+  }
+}
