@@ -1,6 +1,7 @@
 import { chain, type Policy, type Send } from './exchange/chain.ts'
 import type { UpstreamTools } from './exchange/tools.ts'
 import type { UpstreamOptions } from './config/schema.ts'
+import { attemptMark } from './operations/attempt-mark.ts'
 import { authorize } from './policies/authorize.ts'
 import { breaker, type Breaker } from './policies/breaker.ts'
 import { cache, type Cache } from './policies/cache/cache.ts'
@@ -35,29 +36,44 @@ export type Pipeline = { readonly send: Send; readonly policies: readonly string
  */
 export function pipeline(options: UpstreamOptions, tools: PipelineTools): Pipeline {
   const theBreaker = breaker(options.breaker, tools)
-  const theCache = cache(options.cache, { ...tools, identityOf })
-  const keyOf = volumeKey(options.volume.key)
+  const theCache = cache(options.cache, { ...tools, baseUrl: options.baseUrl, identityOf })
 
   function identityOf(credential: string | undefined, target: string): string {
     return credential === undefined ? '' : (tools.credentials.get(credential)?.identity(target) ?? credential)
   }
 
   const policies: readonly Policy[] = [
-    // once per request
-    guard(options.operations, tools), //                 nobody below sees an operation that was never agreed
-    tools.operations, //                                 work that may outlive its caller leaves the caller's deadline here
-    deadline(options.timeout, tools), //                 every wait below is measured against it
-    idempotency(tools), //            a repeated POST is answered before anything is asked
-    theCache.policy, //                                  a hit costs no token, no volume, no attempt
-    // may replay
-    retry(options.retry, tools), //                      the only place that asks again
-    gate(options.waitDefault, { ...tools, keyOf }), //   when the provider says wait, everybody waits, before a token is spent
-    authorize({ baseUrl: options.baseUrl }, tools), //   nothing is sent without a credential; its failures are not the API's
-    // once per attempt
-    theBreaker.policy, //                                counts attempts, a replay after 401 included
-    volume(options.volume, tools), //                    n attempts cost n units; an open breaker costs none
-    notices(tools), //                                   reads what the provider announces, on every answer
-    timeout(options.timeout, tools) //                   inside volume: waiting for a slot is not the provider being slow
+    // --- once per request
+    // nobody below sees an operation that was never agreed
+    guard(options.operations, tools),
+    // work that may outlive its caller leaves the caller's deadline here
+    tools.operations,
+    // every wait below is measured against it
+    deadline(options.timeout, tools),
+    // a repeated POST is answered before anything is asked
+    idempotency(tools),
+    // a hit costs no token, no volume and no attempt
+    theCache.policy,
+
+    // --- may replay
+    // the only place that asks again
+    retry(options.retry, tools),
+    // when the provider says wait, everybody waits, before a token is spent
+    gate(options.waitDefault, { ...tools, keyOf: volumeKey(options.volume.key) }),
+    // nothing is sent without a credential; the token service's failures are not the API's
+    authorize({ baseUrl: options.baseUrl }, tools),
+
+    // --- once per attempt
+    // counts attempts, a replay after 401 included
+    theBreaker.policy,
+    // n attempts cost n units, an open breaker costs none
+    volume(options.volume, tools),
+    // reads what the provider announces, on every answer
+    notices(tools),
+    // nothing below waits any more: now it is written down that a background request is being sent
+    attemptMark(),
+    // inside volume, because waiting for a slot is not the provider being slow
+    timeout(options.timeout, tools)
   ]
 
   return { send: chain(policies, tools.transport.send), policies: policies.map((policy) => policy.name), breaker: theBreaker, cache: theCache }
@@ -76,5 +92,6 @@ export const PIPELINE = [
   'breaker',
   'volume',
   'notices',
+  'journal',
   'timeout'
 ] as const

@@ -20,6 +20,9 @@ export type DataPortOptions = {
   readonly own: (message: IncomingMessage, response: ServerResponse) => void
 }
 
+/** Answers requests and upgrades of one listener. */
+export type DataPort = Handler & { close(): Promise<void> }
+
 // CONNECT never gets here, TRACE would echo the credential
 const PROXIED_METHODS = METHODS.filter((method) => method !== 'CONNECT' && method !== 'TRACE')
 
@@ -30,7 +33,7 @@ const PROXIED_METHODS = METHODS.filter((method) => method !== 'CONNECT' && metho
  * Tamed: Fastify sees requests without header fields, so that it neither parses bodies nor judges content types; it never
  * writes an answer on the data path; it does not log.
  */
-export async function dataPort(options: DataPortOptions, tools: DownstreamTools): Promise<Handler & { close(): Promise<void> }> {
+export async function dataPort(options: DataPortOptions, tools: DownstreamTools): Promise<DataPort> {
   const upgrades = new WeakMap<IncomingMessage, Authorization>()
   const app: FastifyInstance = fastify({
     logger: false,

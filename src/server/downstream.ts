@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Send } from '../exchange/chain.ts'
 import type { Report } from '../exchange/events.ts'
 import type { Clock } from '../exchange/clock.ts'
-import type { Request, Response, Trace } from '../exchange/message.ts'
+import { pathOf, type Request, type Response, type Trace } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
 import { field, isNamed, type Fields } from '../http/fields.ts'
 import { sidecarLinks, sidecarReference } from '../http/target.ts'
@@ -47,6 +47,25 @@ export async function serve(message: IncomingMessage, response: ServerResponse, 
   try {
     const request = exchange.request(receiveBody(message, door.upload, tools.clock))
     exchange.answer(await door.send(request instanceof Promise ? await request : request))
+  } catch (error) {
+    exchange.fail(error)
+  }
+}
+
+/** Answers a path of our own (`/_attache/…`): `rooms` gives the handler by what the path begins with; the rest is an id. */
+export async function serveOwn(
+  message: IncomingMessage,
+  response: ServerResponse,
+  rooms: Readonly<Record<string, (method: string, id: string) => Promise<Response | undefined>>>,
+  tools: DownstreamTools
+): Promise<void> {
+  const exchange = new Exchange(message, response, undefined, tools)
+  try {
+    const path = pathOf(message.url ?? '/')
+    const [start, handle] = Object.entries(rooms).find(([beginning]) => path.startsWith(beginning)) ?? []
+    const answer = handle === undefined || start === undefined ? undefined : await handle(message.method ?? 'GET', path.slice(start.length))
+    if (answer === undefined) throw new Problem('unknown-operation', { detail: 'nothing here, or no longer' })
+    exchange.answer(answer)
   } catch (error) {
     exchange.fail(error)
   }
@@ -115,8 +134,7 @@ class Exchange {
     if (door === undefined) throw new Problem('unknown-upstream')
     const method = this.#message.method ?? 'GET'
     const received = this.#message.rawHeaders
-    const queryAt = this.#target.indexOf('?')
-    const path = queryAt === -1 ? this.#target : this.#target.slice(0, queryAt)
+    const path = pathOf(this.#target)
     this.#operation = door.operationOf(method, path)
     const fields = door.clean(withoutWishes(received))
     fields.push(...door.injected)
@@ -225,7 +243,8 @@ class Exchange {
   }
 
   #reference(value: string): string {
-    return this.#door === undefined ? value : sidecarReference(value, this.#target, this.#door.base, this.#door.prefix)
+    // a path of our own is right as it is
+    return this.#door === undefined || this.#source === 'local' ? value : sidecarReference(value, this.#target, this.#door.base, this.#door.prefix)
   }
 
   #timing(): string {

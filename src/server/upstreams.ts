@@ -18,6 +18,8 @@ export type Upstream = {
   readonly options: UpstreamOptions
   readonly pipeline: Pipeline
   readonly door: Door
+  /** For `/api/status`. */
+  status(): Record<string, unknown>
   close(): Promise<void>
 }
 
@@ -58,9 +60,19 @@ export function openUpstream(name: string, options: UpstreamOptions, config: Con
     credentialOf: credentialOf(options.credential),
     operationOf: operationOf(options),
     send: chain.send,
-    upload: { bodyBytes: config.limits.bodyBytes, bufferBytes: options.retry.bufferBytes, bodyMs: config.limits.bodyTimeout }
+    // the app is not rehearsed: its side keeps real time
+    upload: { bodyBytes: config.limits.bodyBytes, bufferBytes: options.retry.bufferBytes, bodyMs: config.limits.bodyTimeout / tools.clock.realMs(1) }
   }
-  return { name, options, pipeline: chain, door, close: () => wire.close() }
+  function status(): Record<string, unknown> {
+    return {
+      baseUrl: options.baseUrl,
+      agreement: options.agreement,
+      policies: chain.policies,
+      breaker: chain.breaker.state(),
+      cache: { bytes: chain.cache.bytes, entries: chain.cache.entries }
+    }
+  }
+  return { name, options, pipeline: chain, door, status, close: () => wire.close() }
 }
 
 // RFC 9110 §10.1.5: who is calling, and whom to ask about it

@@ -1,0 +1,73 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Config } from '../config/schema.ts'
+import type { Policy } from '../exchange/chain.ts'
+import { Problem } from '../exchange/problem.ts'
+import type { Tools } from '../exchange/tools.ts'
+import { VERSION } from '../package.ts'
+import type { Store } from '../state/store.ts'
+import { openCredentials } from '../tokens/credentials.ts'
+import { watchExpiry, type ExpiryWatch } from '../tokens/keys/watch-expiry.ts'
+import type { Authorization, Credentials } from '../tokens/source.ts'
+import { tokenFetch } from '../transport/token-fetch.ts'
+import { checks } from './checks.ts'
+import { dataPort, type DataPort } from './data-port.ts'
+import type { Door, DownstreamTools } from './downstream.ts'
+import { openUpstream, type Upstream } from './upstreams.ts'
+
+/** Everything a configuration gives rise to, and that a reload replaces as a whole. */
+export type Generation = {
+  readonly config: Config
+  readonly credentials: Credentials
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  /** What answers on each listener: the main one, and one by name for each upstream with a port of its own. */
+  readonly ports: ReadonlyMap<string, DataPort>
+  close(): Promise<void>
+}
+
+export type GenerationParts = Tools & {
+  readonly store: Store
+  readonly sealKey: Buffer
+  readonly operationsOf: (upstream: string) => Policy
+  readonly downstream: DownstreamTools
+  /** Answers `/_attache/…`. */
+  readonly own: (message: IncomingMessage, response: ServerResponse) => void
+}
+
+export const MAIN_PORT = '/'
+
+export async function openGeneration(config: Config, parts: GenerationParts): Promise<Generation> {
+  const credentials = await openCredentials(config.credentials, { ...parts, version: VERSION, tokenFetch: tokenFetch() })
+  const expiry: ExpiryWatch = watchExpiry(credentials, parts)
+  const upstreams = new Map(Object.entries(config.upstreams).map(([name, upstream]) => [name, openUpstream(name, upstream, config, { ...parts, credentials })]))
+  const check = checks({ allowHosts: config.allowHosts, allowOrigins: config.allowOrigins, clients: config.clients })
+
+  function port(doors: readonly Door[]): Promise<DataPort> {
+    return dataPort({ doors, check, authorizeUpgrade, own: parts.own }, { ...parts.downstream, servesBrowsers: config.allowOrigins.length > 0 })
+  }
+
+  async function authorizeUpgrade(door: Door, target: string, signal: AbortSignal): Promise<Authorization | undefined> {
+    const name = door.credentialOf('GET', target.split('?')[0] ?? '/')
+    if (name === undefined) return undefined
+    const source = credentials.get(name)
+    if (source === undefined) throw new Problem('token-unavailable', { detail: `credential ${name} is not configured` })
+    return source.authorize({ method: 'GET', url: door.base.href.slice(0, -1) + target, target }, signal)
+  }
+
+  const ports = new Map([[MAIN_PORT, await port([...upstreams.values()].map((upstream) => upstream.door))]])
+  for (const upstream of upstreams.values()) {
+    if (upstream.options.listen !== undefined) ports.set(upstream.name, await port([{ ...upstream.door, prefix: '' }]))
+  }
+
+  return {
+    config,
+    credentials,
+    upstreams,
+    ports,
+    async close() {
+      await Promise.allSettled([...ports.values()].map((each) => each.close()))
+      await Promise.allSettled([...upstreams.values()].map((upstream) => upstream.close()))
+      expiry.close()
+      await credentials.close()
+    }
+  }
+}
