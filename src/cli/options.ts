@@ -31,6 +31,8 @@ export function configFile(command: Command, { config }: ConfigArguments): strin
 }
 
 function parseSpeed(text: string): number {
+  // an empty variable is one that is not set, to whoever writes a compose file
+  if (text === '') return 1
   const speed = Number(text)
   if (!/^\d+(?:\.\d+)?$/.test(text) || speed < 1 || speed > 1_000_000) throw new InvalidArgumentError('a number from 1 to 1000000.')
   return speed

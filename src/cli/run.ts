@@ -62,6 +62,7 @@ function untilStopped(sidecar: Running): Promise<number> {
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
   process.on('SIGHUP', () => {
+    if (isStopping) return
     sidecar.reload().catch((error: unknown) => process.stderr.write(`attache: reload failed: ${error instanceof Error ? error.message : String(error)}\n`))
   })
   return promise

@@ -8,8 +8,7 @@ export const NOT_YET: readonly { readonly key: string; readonly values?: readonl
   { key: 'upstreams.*.volume.declared' },
   { key: 'upstreams.*.operations.enumeration' },
   { key: 'upstreams.*.lifecycle' },
-  { key: 'upstreams.*.spend' },
-  { key: 'upstreams.*.async' }
+  { key: 'upstreams.*.spend' }
 ]
 
 export type NotYet = { readonly path: readonly string[]; readonly what: string }

@@ -110,7 +110,7 @@ describe.concurrent('the command line', () => {
 describe.concurrent('attache check', () => {
   test('finds nothing wrong with a good config, named by option or variable', async () => {
     const file = sidecar('good.yaml')
-    const [option, variable] = await Promise.all([run(['check', '--config', file]), run(['check'], { ATTACHE_CONFIG: file })])
+    const [option, variable] = await Promise.all([run(['check', '--config', file]), run(['check'], { ATTACHE_CONFIG: file, ATTACHE_SPEED: '' })])
     expect(option).toEqual({ code: 0, out: `${file}: ok, 1 upstream, 0 credentials, 0 warnings\n`, err: '' })
     expect(variable).toEqual(option)
   })
@@ -243,7 +243,10 @@ describe.concurrent('attache run', () => {
     await new Promise((resolve) => taken.once('listening', resolve))
     const { port } = taken.address() as AddressInfo
     const { code, err } = await run(['run', '--config', config('taken.yaml', `listen: 127.0.0.1:${port}\nadmin: { listen: 127.0.0.1:0 }\nstate: "memory:"\n`)])
-    expect({ code, err }).toEqual({ code: 1, err: expect.stringMatching(/^attache: cannot start: cannot listen on 127\.0\.0\.1:\d+: something else listens there/m) })
+    expect({ code, err }).toEqual({
+      code: 1,
+      err: expect.stringMatching(/^attache: cannot start: cannot listen on 127\.0\.0\.1:\d+: something else listens there/m)
+    })
     taken.close()
   })
 })
