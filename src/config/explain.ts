@@ -154,6 +154,7 @@ function policiesFor(upstream: UpstreamOptions, credential: string | undefined, 
       onExceed: volume.onExceed
     }),
     say('notices', 'reads Deprecation and Sunset from the answer'),
+    say('journal', 'writes down that a background request is being sent, so that it is not sent twice'),
     say('timeout', 'ends an attempt that takes too long', { connect: human(timeout.connect), response: human(timeout.response), idle: human(timeout.idle) })
   ]
 }
