@@ -145,7 +145,8 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       if (answer.status === 401 && call.token !== undefined) call.token.rejectedAt ??= clock.now()
       counts.answers[answer.status] = (counts.answers[answer.status] ?? 0) + 1
       seen.outcome = String(answer.status)
-      for (const rule of provider.rules) rule.answered?.(call, dated, processed)
+      // half an answer is none
+      if (exchange.fault?.kind !== 'truncate') for (const rule of provider.rules) rule.answered?.(call, dated, processed)
       return dated
     }
     const { processed, answered } = await respond(exchange, work, told)

@@ -41,8 +41,10 @@ export function breaker(options: BreakerRuleOptions, bench: Bench): Rule {
     answered(call, answer) {
       const state = stateOf(call)
       if (answer.status >= 500) return failed(call)
-      // throttling says nothing about health, and an answer from before the silence says nothing about now
-      if (answer.status === 429 || state.kind === 'open' || (state.kind === 'probing' && state.probe !== call.id)) return
+      // an answer from before the silence says nothing about now
+      if (state.kind === 'open' || (state.kind === 'probing' && state.probe !== call.id)) return
+      // throttling says nothing about health, but it ends the probe
+      if (state.kind === 'closed' && answer.status === 429) return
       states.delete(call.client)
     },
     dropped(call, { byCaller }) {

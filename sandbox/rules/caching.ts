@@ -10,7 +10,7 @@ export type CachingRuleOptions = {
   readonly missingMs: Readonly<Record<number, number>>
 }
 
-type Held = { path: string; client: string; missingUntil: number; status: number; freshUntil: number; validator: boolean }
+type Held = { since: number; connection: number; path: string; client: string; missingUntil: number; status: number; freshUntil: number; validator: boolean }
 
 const MOST_HELD = 10_000
 const LOCATION_MS = 600_000
@@ -19,7 +19,7 @@ const MOST_WRITES = 500
 /** What the caller already knows, it does not ask again: missing, fresh, unchanged, and being fetched right now. */
 export function caching(options: CachingRuleOptions, bench: Bench): Rule {
   const held = new Map<string, Held>()
-  const underWay = new Map<string, number>()
+  const underWay = new Map<string, Call[]>()
   const promised = new Map<string, number>()
   let writes: { client: string; path: string; at: number }[] = []
 
@@ -50,11 +50,15 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
       if (!isRead(call)) return
       const key = keyOf(call)
       const what = `GET ${call.operation?.template ?? 'unknown'}`
-      const together = underWay.get(key) ?? 0
-      underWay.set(key, together + 1)
-      if (together > 0 && call.operation?.cacheable === true) bench.note(options.redundant, 'S2', call.client, `${what} asked ${together + 1} times at once`)
+      // what was asked before a write must not be shared with who asks after it
+      const together = (underWay.get(key) ?? []).filter((other) => !isOvertaken(other))
+      underWay.set(key, [...(underWay.get(key) ?? []), call])
+      if (together.length > 0 && call.operation?.cacheable === true)
+        bench.note(options.redundant, 'S2', call.client, `${what} asked ${together.length + 1} times at once`)
       const entry = held.get(key)
       if (entry === undefined) return
+      // on another connection it may have been sent before our answer was read
+      if (call.connection !== entry.connection && call.at < entry.since + bench.slackMs) return
       if (call.at < entry.missingUntil - bench.slackMs) {
         bench.note(options.missing, 'S1', call.client, `${what} asked again ${seconds(entry.missingUntil - call.at)} before its ${entry.status} was due again`)
       } else if (call.at < entry.freshUntil - bench.slackMs) {
@@ -85,8 +89,8 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     },
     ended(call) {
       if (!isRead(call)) return
-      const left = (underWay.get(keyOf(call)) ?? 1) - 1
-      if (left <= 0) underWay.delete(keyOf(call))
+      const left = (underWay.get(keyOf(call)) ?? []).filter((other) => other !== call)
+      if (left.length === 0) underWay.delete(keyOf(call))
       else underWay.set(keyOf(call), left)
     },
     forget() {
@@ -100,7 +104,8 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     const key = keyOf(call)
     const known = held.get(key)
     const freshMs = lifetimeMs(answer)
-    if (answer.status === 304 && known !== undefined && !isOvertaken(call)) return void held.set(key, { ...known, freshUntil: now + freshMs })
+    if (answer.status === 304 && known !== undefined && !isOvertaken(call))
+      return void held.set(key, { ...known, since: now, connection: call.connection, freshUntil: now + freshMs })
     const missingMs = options.missingMs[answer.status]
     const expected = now - (promised.get(`${call.client}\n${call.path}`) ?? -Infinity) < LOCATION_MS
     held.delete(key)
@@ -109,6 +114,8 @@ export function caching(options: CachingRuleOptions, bench: Bench): Rule {
     if (answer.status !== 200 && (missingMs === undefined || expected)) return
     const validator = answer.status === 200 && (field(answer.fields, 'etag') ?? field(answer.fields, 'last-modified')) !== undefined
     held.set(key, {
+      since: now,
+      connection: call.connection,
       path: call.path,
       client: call.client,
       status: answer.status,
