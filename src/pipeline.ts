@@ -56,8 +56,8 @@ export function pipeline(options: UpstreamOptions, tools: PipelineTools): Pipeli
     theCache.policy,
 
     // --- may replay
-    // the only place that asks again
-    retry(options.retry, tools),
+    // the only place that asks again; nobody waits for an attempt an open breaker would refuse
+    retry(options.retry, { ...tools, breaker: theBreaker }),
     // when the provider says wait, everybody waits, before a token is spent
     gate(options.waitDefault, { ...tools, keyOf: volumeKey(options.volume.key) }),
     // nothing is sent without a credential; the token service's failures are not the API's

@@ -3,7 +3,7 @@ import type { Request } from '../exchange/message.ts'
 import { duration, integer, list, section, type Decoded } from '../exchange/options.ts'
 import { Problem, isProblem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
-import { sharedRecord } from '../state/shared-record.ts'
+import { SharedRecord } from '../state/shared-record.ts'
 import type { Lock, Store } from '../state/store.ts'
 import { FailedAnswer, circuit, type Circuit } from './breaker/circuit.ts'
 import { cooldownMs, grown } from './breaker/cooldown.ts'
@@ -43,7 +43,7 @@ type Generation =
 const FAILURES = new Set([500, 502, 503, 504])
 // How long others are told to stay away while the one probe is under way.
 const PROBE_MS = 1000
-const PROBE_LOCK_MS = 30_000
+const PROBE_TURN_MS = 30_000
 
 /**
  * After `failures` consecutive failed attempts nothing is sent for `cooldown`, which doubles up to `maxCooldown` with
@@ -59,7 +59,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   const opensAtOnce = new Set(options.openOn)
   const isFailure = (status: number): boolean => FAILURES.has(status) || opensAtOnce.has(status)
   const listeners = new Set<() => void>()
-  const record = sharedRecord(`breaker:${upstream}`, tools, adopt)
+  const record = new SharedRecord(`breaker:${upstream}`, tools, adopt)
   let current: Generation = closed()
 
   const policy: Policy = async function breaker(request, next) {
@@ -102,7 +102,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
 
   /** Among replicas only one probes; the others stay open a little longer and see what came of it. */
   async function takeTurn(probe: Generation & { kind: 'half-open' }): Promise<Lock | undefined> {
-    const turn = await record.lock(PROBE_LOCK_MS)
+    const turn = await record.turn(PROBE_TURN_MS)
     if (turn !== 'taken') return turn
     if (current === probe) become({ kind: 'open', circuit: probe.circuit, until: clock.now() + PROBE_MS, pauseMs: probe.pauseMs })
     report({ kind: 'call-avoided', upstream, reason: 'breaker' })

@@ -3,7 +3,7 @@ import type { Request, Response } from '../exchange/message.ts'
 import { duration, map, type Decoded } from '../exchange/options.ts'
 import { Problem, isProblem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
-import { sharedRecord, type SharedRecord } from '../state/shared-record.ts'
+import { SharedRecord } from '../state/shared-record.ts'
 import type { Lock, Store } from '../state/store.ts'
 import { Turnstile, type Pass, type Verdict } from './gate/turnstile.ts'
 import { verdictOn } from './gate/verdict.ts'
@@ -33,7 +33,6 @@ const LOOK_AGAIN_MS = 500
 const RECORD_SLACK_MS = 60_000
 // What to tell a caller who ran out of time while the first was under way.
 const LEAST_WAIT_MS = 1000
-const WITHOUT_ENTRY: Pass = { kind: 'free' }
 
 /**
  * When the provider says wait (429 or 503 with `Retry-After`, or with the agreement's `waitDefault`), everybody waits:
@@ -46,39 +45,34 @@ const WITHOUT_ENTRY: Pass = { kind: 'free' }
  * replicas, of which one goes first.
  */
 export function gate(options: WaitDefaultOptions, tools: UpstreamTools & { store: Store; keyOf: (request: Request) => string }): Policy {
-  const { clock, report, upstream, store, keyOf } = tools
+  const { clock, report, upstream, keyOf } = tools
   const waitDefault = new Map(Object.entries(options).map(([status, ms]) => [Number(status), ms]))
-  const isShared = store.kind !== 'memory'
   const entries = new Map<string, Entry>()
   let waiting = 0
 
   return async function gate(request, next) {
     const key = keyOf(request)
-    // a store that others share may know of a closed gate; otherwise there is an entry only where there is something to say
-    const entry = entries.get(key) ?? (isShared ? added(key) : undefined)
-    const way = entry === undefined ? WITHOUT_ENTRY : throughGate(entry, request)
+    const entry = entries.get(key) ?? added(key)
+    const way = throughGate(entry, request)
     const pass = way instanceof Promise ? await way : way
-    if (entry !== undefined) entry.underWay += 1
+    entry.underWay += 1
     let response: Response
     try {
       response = await next(request)
     } catch (error) {
-      if (entry !== undefined) left(entry, pass, { kind: 'none' })
+      left(entry, pass, { kind: 'none' })
       throw error
     }
     const { verdict, quota } = verdictOn(response, waitDefault, clock.wallNow())
-    if (entry === undefined && verdict.kind !== 'wait' && quota === undefined) return response
-    const concerned = entry ?? entries.get(key) ?? added(key)
-    if (entry === undefined) concerned.underWay += 1
-    left(concerned, pass, verdict)
-    if (quota !== undefined && quota.remaining > 0) concerned.allowance = { left: quota.remaining - concerned.underWay, until: clock.now() + quota.resetMs }
-    const { until } = concerned.turnstile
-    return until > clock.now() ? { ...response, retryAt: until } : response
+    left(entry, pass, verdict)
+    if (quota !== undefined && quota.remaining > 0) entry.allowance = { left: quota.remaining - entry.underWay, until: clock.now() + quota.resetMs }
+    const { until } = entry.turnstile
+    return until > 0 && until > clock.now() ? { ...response, retryAt: until } : response
   }
 
   function added(key: string): Entry {
     makeRoom()
-    const record = sharedRecord(`gate:${upstream}:${key}`, tools, (found) => {
+    const record = new SharedRecord(`gate:${upstream}:${key}`, tools, (found) => {
       entry.known = typeof found === 'number' ? found : undefined
       if (entry.known !== undefined && entry.known > entry.turnstile.until) closeUntil(entry, entry.known)
     })
@@ -133,14 +127,14 @@ export function gate(options: WaitDefaultOptions, tools: UpstreamTools & { store
         waiting -= 1
         request.trace.waitMs += clock.now() - from
       }
-      if (pass.kind !== 'probe' || !isShared || (await mayGoFirst(entry, pass))) return pass
+      if (pass.kind !== 'probe' || (await mayGoFirst(entry, pass))) return pass
     }
   }
 
   /** Among replicas only one goes first; the others look a little later what came of it. */
   async function mayGoFirst(entry: Entry, pass: Pass): Promise<boolean> {
     const { turnstile, record } = entry
-    const turn = await record.lock(PROBE_TURN_MS)
+    const turn = await record.turn(PROBE_TURN_MS)
     if (turn === 'taken') {
       turnstile.postpone(pass, LOOK_AGAIN_MS)
       return false

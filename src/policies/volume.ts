@@ -9,8 +9,7 @@ import type { UpstreamTools } from '../exchange/tools.ts'
 import { field } from '../http/fields.ts'
 import { unescapeUnreserved } from '../http/route.ts'
 import type { Store } from '../state/store.ts'
-import { LocalQuota, type Quota } from './volume/quota.ts'
-import { SharedQuota } from './volume/shared-quota.ts'
+import { Quota } from './volume/quota.ts'
 import { usageReport } from './volume/usage-report.ts'
 
 export const volumeOptions = section(
@@ -37,8 +36,8 @@ export type VolumeOptions = Decoded<typeof volumeOptions>
 /** One volume key: its limits and those who wait for them. */
 type Account = { readonly quotas: readonly Quota[]; readonly line: Line<void>; wake: Timer | undefined; isRefilling: boolean }
 
-// What the store keeps can be forgotten here and read again; what it does not keep has to stay.
-const MOST_KEYS = { memory: 100_000, sqlite: 20_000, redis: 20_000 }
+// The store keeps the counts: a key that is forgotten here is read again when it comes back.
+const MOST_KEYS = 20_000
 // Where all keys are in use, further ones share one account: never more than agreed, and bounded.
 const OVERFLOW_KEY = '\0overflow'
 const EXAMINED_AT_ONCE = 32
@@ -56,7 +55,7 @@ const LEAST_RETRY_AFTER_MS = 1000
  * the time at which there will be room.
  */
 export function volume(options: VolumeOptions, tools: UpstreamTools & { store: Store }): Policy {
-  const { clock, report, upstream, store } = tools
+  const { clock, report, upstream } = tools
   const keyOf = volumeKey(options.key)
   const accounts = new Map<string, Account>()
   /** Accounts whose callers wait for a slot, in the order in which they get the next one. */
@@ -84,10 +83,10 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
   function accountOf(key: string): Account {
     const known = accounts.get(key)
     if (known !== undefined) return known
-    if (accounts.size >= MOST_KEYS[store.kind] && key !== OVERFLOW_KEY && !makeRoom()) return accountOf(OVERFLOW_KEY)
+    if (accounts.size >= MOST_KEYS && key !== OVERFLOW_KEY && !makeRoom()) return accountOf(OVERFLOW_KEY)
     const quotas = options.limits.map((limit) => {
       const guardMs = Math.min(limit.windowMs / 10, TRAVEL_MS / clock.realMs(1))
-      return store.kind === 'memory' ? new LocalQuota(limit, guardMs) : new SharedQuota(`volume:${upstream}:${key}:${limit.label}`, limit, guardMs, tools)
+      return new Quota(`volume:${upstream}:${key}:${limit.label}`, limit, guardMs, tools)
     })
     const account: Account = { quotas, line: new Line(), wake: undefined, isRefilling: false }
     accounts.set(key, account)
@@ -96,11 +95,13 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
 
   /** Forgets an account of which nothing would be lost; looks at a few only, in turn. */
   function makeRoom(): boolean {
-    const now = clock.now()
     let examined = 0
     for (const [key, account] of accounts) {
       accounts.delete(key)
-      if (account.line.length === 0 && account.quotas.every((quota) => quota.isIdle(now))) return true
+      if (account.line.length === 0 && !account.isRefilling) {
+        for (const quota of account.quotas) quota.close()
+        return true
+      }
       accounts.set(key, account)
       examined += 1
       if (examined >= EXAMINED_AT_ONCE) return false
@@ -124,7 +125,8 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
     const mustWait = freeAt > now || slots === 0
     if (!fits(freeAt, now, request) || (mustWait && waiting >= options.queue)) throw exhausted(freeAt - now)
     const turn = account.line.join(request)
-    changeWaiting(1)
+    // a moment for the store is no wait
+    if (mustWait) changeWaiting(1)
     serve(account)
     try {
       await turn
@@ -132,7 +134,7 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
       // out of time while waiting here: the provider was not asked, so it was not slow either
       throw isProblem(reason, 'upstream-timeout') ? exhausted(roomAt(account, clock.now(), 1) - clock.now()) : reason
     } finally {
-      changeWaiting(-1)
+      if (mustWait) changeWaiting(-1)
       request.trace.waitMs += clock.now() - now
     }
   }
@@ -185,7 +187,7 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
     account.line.dismiss((request) => {
       position += 1
       const freeAt = roomAt(account, after, position)
-      return fits(freeAt, after, request) ? undefined : exhausted(freeAt - after)
+      return freeAt <= after || (fits(freeAt, after, request) && position <= options.queue) ? undefined : exhausted(freeAt - after)
     })
   }
 

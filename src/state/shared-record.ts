@@ -4,88 +4,85 @@ import type { Lock, Store } from './store.ts'
 const REFRESH_MS = 1000
 
 /**
- * A small JSON record that outlives the process and is shared by replicas, for a room that works from its own memory and
- * must not wait for the store: read once before the first use, then in the background at most once a second, written in
- * the background. Costs nothing where the store is memory, which nobody shares.
+ * A small JSON record for a room that works from its own memory and must not wait for the store: read once before the
+ * first use, then in the background at most once a second; written in the background. Whoever uses the same key shares
+ * it: the process after a restart, other replicas, and the rooms that take over when the configuration is reloaded.
  */
-export type SharedRecord = {
+export class SharedRecord {
+  readonly #key: string
+  readonly #tools: Pick<Tools, 'clock' | 'report'> & { store: Store }
+  readonly #adopt: (found: unknown) => void
+  #state: { kind: 'unread' } | { kind: 'reading'; done: Promise<void> } | { kind: 'read'; at: number } = { kind: 'unread' }
+  #writes = 0
+
+  /** `adopt` is told what was found each time the record has been read; undefined where there is none that can be read. */
+  constructor(key: string, tools: Pick<Tools, 'clock' | 'report'> & { store: Store }, adopt: (found: unknown) => void) {
+    this.#key = key
+    this.#tools = tools
+    this.#adopt = adopt
+  }
+
   /** To be awaited before the first use; undefined later on. */
-  refresh(): Promise<void> | undefined
-  /** Reads it now, e.g. before a decision that replicas must not take twice. */
-  reread(): Promise<void>
-  save(value: unknown, ttlMs?: number): void
-  forget(): void
-  /** A turn that only one replica has at a time: `taken` where another has it, undefined where there are no others. */
-  lock(ttlMs: number): Promise<Lock | 'taken' | undefined>
-  /** Gives a turn back, in the background. */
-  release(lock: Lock): void
-}
-
-/** `adopt` is told what was found each time the record has been read; undefined where there is none that can be read. */
-export function sharedRecord(key: string, tools: Pick<Tools, 'clock' | 'report'> & { store: Store }, adopt: (found: unknown) => void): SharedRecord {
-  const { clock, report, store } = tools
-  const isShared = store.kind !== 'memory'
-  let state: { kind: 'unread' } | { kind: 'reading'; done: Promise<void> } | { kind: 'read'; at: number } = { kind: 'unread' }
-  let writes = 0
-
-  function failed(): void {
-    // what is only remembered here still does its work; the store falls back to memory by itself
-    report({ kind: 'warning', about: 'state', message: `${key} could not be read or kept` })
-  }
-
-  async function reread(): Promise<void> {
-    if (!isShared) return
-    const writesBefore = writes
-    try {
-      const bytes = await store.get(key)
-      // what was written meanwhile is newer than what was read
-      if (writes === writesBefore) adopt(bytes === undefined ? undefined : parse(bytes))
-    } catch {
-      failed()
-    }
-    state = { kind: 'read', at: clock.now() }
-  }
-
-  function write(work: Promise<unknown>): void {
-    writes += 1
-    work.catch(failed)
-  }
-
-  return {
-    reread,
-    refresh() {
-      if (!isShared) return undefined
-      switch (state.kind) {
-        case 'unread':
-          state = { kind: 'reading', done: reread() }
-          return state.done
-        case 'reading':
-          return state.done
-        case 'read':
-          if (clock.now() - state.at < REFRESH_MS) return undefined
-          state = { kind: 'read', at: clock.now() }
-          void reread()
-          return undefined
-      }
-    },
-    save(value, ttlMs) {
-      if (isShared) write(store.put(key, Buffer.from(JSON.stringify(value)), ttlMs === undefined ? {} : { ttlMs }))
-    },
-    forget() {
-      if (isShared) write(store.delete(key))
-    },
-    async lock(ttlMs) {
-      if (!isShared) return undefined
-      try {
-        return (await store.lock(`${key}:turn`, ttlMs)) ?? 'taken'
-      } catch {
-        failed()
+  refresh(): Promise<void> | undefined {
+    const now = this.#tools.clock.now()
+    switch (this.#state.kind) {
+      case 'unread':
+        this.#state = { kind: 'reading', done: this.reread() }
+        return this.#state.done
+      case 'reading':
+        return this.#state.done
+      case 'read':
+        if (now - this.#state.at < REFRESH_MS) return undefined
+        this.#state = { kind: 'read', at: now }
+        void this.reread()
         return undefined
-      }
-    },
-    release(lock) {
-      lock.release().catch(failed)
     }
+  }
+
+  /** Reads it now, e.g. before a decision that must not be taken twice. Never rejects. */
+  async reread(): Promise<void> {
+    const writesBefore = this.#writes
+    try {
+      const bytes = await this.#tools.store.get(this.#key)
+      // what was written meanwhile is newer than what was read
+      if (this.#writes === writesBefore) this.#adopt(bytes === undefined ? undefined : parse(bytes))
+    } catch {
+      this.#failed()
+    }
+    this.#state = { kind: 'read', at: this.#tools.clock.now() }
+  }
+
+  save(value: unknown, ttlMs?: number): void {
+    this.#write(this.#tools.store.put(this.#key, Buffer.from(JSON.stringify(value)), ttlMs === undefined ? {} : { ttlMs }))
+  }
+
+  forget(): void {
+    this.#write(this.#tools.store.delete(this.#key))
+  }
+
+  /** A turn that only one has at a time: `taken` where somebody else has it, undefined where the store cannot say. */
+  async turn(ttlMs: number): Promise<Lock | 'taken' | undefined> {
+    try {
+      return (await this.#tools.store.lock(`${this.#key}:turn`, ttlMs)) ?? 'taken'
+    } catch {
+      this.#failed()
+      return undefined
+    }
+  }
+
+  /** Gives a turn back, in the background. */
+  release(turn: Lock): void {
+    turn.release().catch(() => this.#failed())
+  }
+
+  #write(work: Promise<unknown>): void {
+    this.#writes += 1
+    work.catch(() => this.#failed())
+  }
+
+  #failed(): void {
+    // what is only remembered here still does its work
+    this.#tools.report({ kind: 'warning', about: 'state', message: `${this.#key} could not be read or kept` })
   }
 }
 

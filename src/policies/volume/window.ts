@@ -56,3 +56,25 @@ export class Window {
     return ((this.#numbers[index] as number) + 1) * this.#widthMs
   }
 }
+
+/**
+ * The time at which `units` more can have been taken of a limit of `count`, of which `used` are used; `leaving` says when
+ * those leave, sorted by time. More units than the limit has are taken in turns, one for each that has left again.
+ */
+export function freeAfter(limit: { used: number; units: number; count: number; stayMs: number }, now: number, leaving: Iterable<Leaving>): number {
+  const { used, units, count, stayMs } = limit
+  if (count === 0) return Infinity
+  const turns = Math.floor((units - 1) / count)
+  const surplus = used + units - turns * count - count
+  return turns * stayMs + leavesAfter(surplus, now, leaving)
+}
+
+function leavesAfter(surplus: number, now: number, leaving: Iterable<Leaving>): number {
+  let left = 0
+  if (surplus <= 0) return now
+  for (const { at, count } of leaving) {
+    left += count
+    if (left >= surplus) return at
+  }
+  return Infinity
+}

@@ -201,6 +201,15 @@ test('replicas share one volume, whoever asks first', async () => {
   expect(fullestWindow(sentAt, 60_000)).toBe(20)
 })
 
+test('keys come and go in any number, and none gets more than its own', async () => {
+  const { send, patient } = setup({ limits: [limit(32, 60_000)], key: 'path[0]' })
+  const to = (key: number): Promise<Response | Error> => send({ ...patient(1), target: `/${key}` })
+  for (let i = 0; i < 32; i++) await to(0)
+  for (let key = 1; key <= 20_100; key++) await to(key)
+  expect(await to(0)).toMatchObject({ code: 'volume-exhausted' })
+  expect(await to(1)).toMatchObject({ status: 200 })
+})
+
 test('how full a limit is becomes known, at most once a second, and empty again', async () => {
   const { clock, send, events } = setup({ limits: [limit(10, 60_000)] })
   const ratios = (): number[] => events.flatMap((event) => (event.kind === 'volume' ? [event.usedRatio] : []))

@@ -1,14 +1,26 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { LocalQuota } from '../../../../src/policies/volume/quota.ts'
+import { Window, freeAfter } from '../../../../src/policies/volume/window.ts'
 import { fullestWindow } from '../../../support/sliding.ts'
+
+type Rate = { count: number; windowMs: number }
+
+/** A limit nobody else uses. */
+function limited({ count, windowMs }: Rate, guardMs: number) {
+  const window = new Window({ windowMs }, guardMs)
+  return {
+    has: (now: number) => window.used(now) < count,
+    take: (now: number) => window.record(now),
+    freeAt: (now: number, units: number) => freeAfter({ used: window.used(now), units, count, stayMs: window.stayMs }, now, window.leaving())
+  }
+}
 
 const rates = fc.record({ count: fc.integer({ min: 1, max: 40 }), windowMs: fc.constantFrom(1000, 7000, 60_000) })
 
 test('no window holds more than agreed, wherever it begins, and time that has come is used', () => {
   fc.assert(
     fc.property(rates, fc.array(fc.nat(100), { minLength: 1, maxLength: 300, size: 'max' }), ({ count, windowMs }, gaps) => {
-      const quota = new LocalQuota({ count, windowMs, label: '' }, 0)
+      const quota = limited({ count, windowMs }, 0)
       const taken: number[] = []
       let now = 1_000_000_007
       for (const gap of gaps) {
@@ -34,7 +46,7 @@ test('the time it names for so many units is the time at which they can be taken
       fc.array(fc.nat(2000), { minLength: 1, maxLength: 60, size: 'max' }),
       fc.integer({ min: 1, max: 40 }),
       ({ count, windowMs }, gaps, units) => {
-        const quota = new LocalQuota({ count, windowMs, label: '' }, 50)
+        const quota = limited({ count, windowMs }, 50)
         let now = 5_000_000
         for (const gap of gaps) {
           now += gap
@@ -55,12 +67,12 @@ test('the time it names for so many units is the time at which they can be taken
 })
 
 test('an allowance for travel keeps calls apart that may arrive at different speed', () => {
-  const quota = new LocalQuota({ count: 1, windowMs: 1000, label: '' }, 100)
+  const quota = limited({ count: 1, windowMs: 1000 }, 100)
   quota.take(0)
   expect(quota.freeAt(1, 1)).toBeGreaterThanOrEqual(1100)
 })
 
 test('nothing is agreed means nothing is sent', () => {
-  const quota = new LocalQuota({ count: 0, windowMs: 1000, label: '' }, 0)
-  expect([quota.has(0), quota.freeAt(0, 1), quota.usedRatio(0)]).toEqual([false, Infinity, 1])
+  const quota = limited({ count: 0, windowMs: 1000 }, 0)
+  expect([quota.has(0), quota.freeAt(0, 1)]).toEqual([false, Infinity])
 })

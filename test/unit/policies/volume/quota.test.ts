@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { SharedQuota } from '../../../../src/policies/volume/shared-quota.ts'
+import { Quota } from '../../../../src/policies/volume/quota.ts'
 import { memoryStore } from '../../../../src/state/memory.ts'
 import type { Store } from '../../../../src/state/store.ts'
 import { testClock, type TestClock } from '../../../support/clock.ts'
@@ -9,12 +9,12 @@ import { fullestWindow } from '../../../support/sliding.ts'
 
 const MINUTE = { count: 100, windowMs: 60_000, label: '100/1m' }
 
-function replica(clock: TestClock, store: Store, rate = MINUTE): SharedQuota {
-  return new SharedQuota('volume:acme::x', rate, 0, { clock, store, report: reports().report })
+function replica(clock: TestClock, store: Store, rate = MINUTE): Quota {
+  return new Quota('volume:acme::x', rate, 0, { clock, store, report: reports().report })
 }
 
 /** Takes up to so many units now, refilling as the policy does. */
-async function takeAll(quota: SharedQuota, clock: TestClock, wanted: number): Promise<number> {
+async function takeAll(quota: Quota, clock: TestClock, wanted: number): Promise<number> {
   let taken = 0
   while (taken < wanted) {
     if (!quota.has(clock.now())) {
@@ -83,7 +83,7 @@ test('a store that fails leaves this process its own limit', async () => {
   const clock = testClock()
   const { events, report } = reports()
   const store: Store = { ...memoryStore({ clock }), add: () => Promise.reject(new Error('gone')) }
-  const quota = new SharedQuota('k', MINUTE, 0, { clock, store, report })
+  const quota = new Quota('k', MINUTE, 0, { clock, store, report })
   expect(await takeAll(quota, clock, 150)).toBe(100)
   expect(await takeAll(quota, clock, 1)).toBe(0)
   expect(events.some((event) => event.kind === 'warning')).toBe(true)
