@@ -23,7 +23,7 @@ export type Outcome =
   | { readonly kind: 'unchanged' }
 
 export type Renewal = {
-  /** What the store remembers, without asking anybody; undefined where that is nothing. */
+  /** The token or the latch that the store remembers, without asking anybody; undefined where it has neither. */
   recall(): Promise<Outcome | undefined>
   /**
    * Another token than `held`: somebody else's newer one where there is one, else a new one, asked for by one process at
@@ -50,7 +50,9 @@ export function renewal(name: string, options: CredentialOptions & { readonly gr
 
   async function recall(): Promise<Outcome | undefined> {
     const material = materials.current()
-    return verdict(await load(material), material, undefined)
+    const outcome = verdict(await load(material), material, undefined)
+    // A pause may be what another replica leaves behind only if it dies in the token request it is making right now.
+    return outcome?.kind === 'paused' ? undefined : outcome
   }
 
   async function run(reason: TokenReason, held: StoredToken | undefined, signal: AbortSignal): Promise<Outcome> {

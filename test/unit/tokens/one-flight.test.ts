@@ -216,6 +216,26 @@ describe('a token service that fails', () => {
     expect(service.asked.length).toBeLessThanOrEqual(6)
   })
 
+  test('is waited for by a replica that starts while another one asks', async () => {
+    const clock = testClock()
+    const service = tokenService(clock)
+    const gate = Promise.withResolvers<void>()
+    service.answer = async () => {
+      await gate.promise
+      return issued('shared')
+    }
+    const here = await opened({}, { clock, service })
+    const asking = here.bearer()
+    await clock.advance(0)
+    const there = await opened({}, { clock, service, store: here.store })
+    const waiting = there.bearer()
+    await clock.advance(20_000)
+    gate.resolve()
+    await clock.advance(100)
+    expect(await Promise.all([asking, waiting])).toEqual(['Bearer shared', 'Bearer shared'])
+    expect(service.asked).toHaveLength(1)
+  })
+
   test('leaves its pause behind even where the process died before the answer', async () => {
     const clock = testClock()
     const service = tokenService(clock)
