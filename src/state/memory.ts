@@ -63,6 +63,8 @@ export function memoryStore(tools: Pick<Tools, 'clock'>, bounds: Bounds = BOUNDS
     const now = clock.now()
     const before = counters.get(key)
     const counter = before !== undefined && before.expiresAt > now ? before : { value: 0, expiresAt: now + ttlMs }
+    // adding nothing is looking: no reason to keep a counter for it
+    if (amount === 0) return counter.value
     counter.value += amount
     counters.set(key, counter)
     trim(counters, now, bounds.entries)

@@ -99,6 +99,8 @@ export async function redisBackend(url: URL, scope: string, tools: Tools, lost: 
       return [...found]
     },
     async add(key, amount, ttlMs) {
+      // adding nothing is looking: no reason to keep a counter for it
+      if (amount === 0) return count((await call('GET', name('counter', key))) ?? 0)
       return count(await call('EVAL', ADD, '1', name('counter', key), String(amount), realTtl(ttlMs)))
     },
     async lock(key, holder, ttlMs, above) {

@@ -58,6 +58,7 @@ function statements(db: DatabaseSync, scope: string, { clock }: Tools, whenFree:
       value = CASE WHEN expires_at <= :now THEN :amount ELSE value + :amount END,
       expires_at = CASE WHEN expires_at <= :now THEN :expires ELSE expires_at END
     RETURNING value`)
+  const look = db.prepare('SELECT value FROM counters WHERE key = ? AND expires_at > ?')
   const takeLock = db.prepare(`
     INSERT INTO locks VALUES (:key, :holder, :expires)
     ON CONFLICT (key) DO UPDATE SET holder = :holder, expires_at = :expires WHERE expires_at <= :now`)
@@ -119,6 +120,8 @@ function statements(db: DatabaseSync, scope: string, { clock }: Tools, whenFree:
     },
     add(key, amount, ttlMs) {
       const now = clock.now()
+      // adding nothing is looking: no reason to write
+      if (amount === 0) return whenFree(() => Number(look.get(scope + key, now)?.['value'] ?? 0))
       return write('NORMAL', () => Number(count.get({ key: scope + key, amount, expires: now + ttlMs, now })?.['value']))
     },
     lock(key, holder, ttlMs, above) {

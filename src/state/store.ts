@@ -13,7 +13,7 @@ export type Store = {
   delete(key: string): Promise<void>
   /** Keys that begin with the prefix, in no particular order. */
   keys(prefix: string): Promise<string[]>
-  /** Adds to a counter atomically and gives its new value; the counter vanishes `ttlMs` after its first use. */
+  /** Adds to a counter atomically and gives its new value; the counter vanishes `ttlMs` after its first use. Adding 0 only looks. */
   add(key: string, amount: number, ttlMs: number): Promise<number>
   /** Takes a lock for at most `ttlMs`, or gives undefined at once where somebody holds it. */
   lock(key: string, ttlMs: number): Promise<Lock | undefined>

@@ -100,6 +100,13 @@ export function storeContract(name: string, open: () => Promise<StoreUnderTest>)
       expect(await store.add('other', 1, TTL_MS)).toBe(1)
     })
 
+    test('looks at a counter without starting its time', async () => {
+      expect(await store.add('n', 0, TTL_MS)).toBe(0)
+      expect(await store.add('n', 4, 10 * TTL_MS)).toBe(4)
+      await subject.pass(TTL_MS + 1_000)
+      expect(await store.add('n', 0, TTL_MS)).toBe(4)
+    })
+
     test('loses no count to parallel additions', async () => {
       const seen = await Promise.all(Array.from({ length: 200 }, () => store.add('n', 1, 10 * TTL_MS)))
       expect(seen.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 200 }, (_, i) => i + 1))
