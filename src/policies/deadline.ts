@@ -34,7 +34,9 @@ export function deadline(options: Pick<TimeoutOptions, 'total'>, tools: Upstream
   return async function deadline(request, next) {
     const { wishes, signal } = request
     if (signal.aborted) throw signal.reason
-    const limitMs = Math.min(options.total, wishes.timeoutMs ?? Infinity, wishes.waitMs ?? Infinity)
+    // a background operation brings a deadline of its own
+    const totalMs = request.deadlineAt === Infinity ? options.total : Infinity
+    const limitMs = Math.min(totalMs, wishes.timeoutMs ?? Infinity, wishes.waitMs ?? Infinity)
     const deadlineAt = Math.min(request.deadlineAt, clock.now() + limitMs)
     // Derived by hand: AbortSignal.any costs more than everything else in this room together.
     const controller = new AbortController()

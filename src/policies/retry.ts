@@ -63,7 +63,8 @@ export function retry(options: RetryOptions, tools: UpstreamTools & { breaker?: 
     const mayRepeat = isRepeatable(request)
     const replay = request.body.kind === 'stream' ? new Replay(request.body, mayRepeat ? options.bufferBytes : 0, clock.now) : undefined
     let resumeAt: number | undefined
-    for (let made = 1; ; made++) {
+    // a background operation may have made some before: its attempts count together
+    for (let made = request.trace.attempts + 1; ; made++) {
       let failure: Failure
       try {
         if (resumeAt !== undefined) await pause(resumeAt, request)
@@ -104,6 +105,7 @@ export function retry(options: RetryOptions, tools: UpstreamTools & { breaker?: 
   /** Waits to the full; ends early only for a caller who leaves, a deadline, or a breaker that opens meanwhile. */
   async function pause(at: number, { signal, trace }: Request): Promise<void> {
     const from = clock.now()
+    trace.nextTryAt = at
     const controller = new AbortController()
     const stop = (): void => controller.abort(signal.aborted ? signal.reason : breaker?.refusal())
     signal.addEventListener('abort', stop)

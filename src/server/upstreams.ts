@@ -1,9 +1,8 @@
 import type { Config, UpstreamOptions } from '../config/schema.ts'
+import { credentialSelector, operationNamer } from '../config/selection.ts'
 import type { Policy } from '../exchange/chain.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { answerCleaner, requestCleaner } from '../http/hygiene.ts'
-import { operationRouter } from '../http/operation-router.ts'
-import { firstRoute } from '../http/route.ts'
 import type { Fields } from '../http/fields.ts'
 import { VERSION } from '../package.ts'
 import { pipeline, type Pipeline } from '../pipeline.ts'
@@ -57,8 +56,8 @@ export function openUpstream(name: string, options: UpstreamOptions, config: Con
       keepAuthorization: (options.credential ?? 'none') === 'none'
     }),
     injected: injectedFields(options),
-    credentialOf: credentialOf(options.credential),
-    operationOf: operationOf(options),
+    credentialOf: credentialSelector(options.credential),
+    operationOf: operationNamer(options),
     send: chain.send,
     // the app is not rehearsed: its side keeps real time
     upload: { bodyBytes: config.limits.bodyBytes, bufferBytes: options.retry.bufferBytes, bodyMs: config.limits.bodyTimeout / tools.clock.realMs(1) }
@@ -86,24 +85,4 @@ function injectedNames(options: UpstreamOptions, config: Config): string[] {
   const names = typeof choice === 'string' ? [choice] : choice.map((entry) => entry.credential)
   const headers = names.map((name) => config.credentials[name]?.header).filter((header) => header !== undefined)
   return [...Object.keys(options.headers), ...headers, ...(choice === 'none' ? [] : ['Authorization', 'DPoP'])]
-}
-
-function credentialOf(choice: UpstreamOptions['credential'] = 'none'): Door['credentialOf'] {
-  if (typeof choice === 'string') {
-    const only = choice === 'none' ? undefined : choice
-    return () => only
-  }
-  const first = firstRoute(choice.map((entry) => entry.match ?? '/**'))
-  return (method, path) => {
-    const name = choice[first(method, path)]?.credential
-    return name === 'none' ? undefined : name
-  }
-}
-
-// every template the configuration mentions may become a label; nothing else does
-function operationOf(options: UpstreamOptions): Door['operationOf'] {
-  const templates = [...(options.operations.allow ?? []), ...options.cache.rules.map((rule) => rule.match), ...options.retry.routes, ...options.retry.never]
-  if (templates.length === 0) return () => 'other'
-  const router = operationRouter(templates)
-  return (method, path) => router.find(method, path) ?? 'other'
 }

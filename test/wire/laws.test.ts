@@ -25,7 +25,10 @@ async function provider(
     void (async () => {
       if (received.url === '/token') {
         await tokens.before?.()
-        const { status, body } = tokens.answer?.() ?? { status: 200, body: { access_token: `token-number-${++issued}`, token_type: 'Bearer', expires_in: 3600 } }
+        const { status, body } = tokens.answer?.() ?? {
+          status: 200,
+          body: { access_token: `token-number-${++issued}`, token_type: 'Bearer', expires_in: 3600 }
+        }
         return response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(body))
       }
       const { status, fields = {}, body = 'ok' } = await api(received.headers.authorization, received.url)
@@ -195,7 +198,9 @@ describe('frugality at the token service', () => {
     const answers = await Promise.all(Array.from({ length: 200 }, (_, i) => ask(sidecar, `/${i}`)))
     expect(answers.every(({ status }) => status === 200)).toBe(true)
     expect(server.tokenRequests()).toBe(1)
-    expect(new Set(server.received.filter(({ url }) => url !== '/token').map(({ headers }) => headers.authorization))).toEqual(new Set(['Bearer token-number-1']))
+    expect(new Set(server.received.filter(({ url }) => url !== '/token').map(({ headers }) => headers.authorization))).toEqual(
+      new Set(['Bearer token-number-1'])
+    )
   })
 
   it('a token the provider echoes never reaches the app', async () => {
