@@ -18,14 +18,24 @@ const MOST_CHARACTERS = 1024 * 1024
 export const DEEPEST = 32
 const MOST_ALIASES = 100
 
-/** Reads one YAML 1.2 document whose top is a map; gives every syntax error at once. */
+// `{ value: ${KEY} }` reads well, but braces mean something inside braces. For the parser a reference is one word of
+// characters that mean nothing (private use, same length, so that columns stay right).
+const REFERENCE = /\$\{([A-Za-z_]\w*)\}/g
+const MASKED = /\uE000\uE001(\w+)\uE002/g
+
+/**
+ * Reads one YAML 1.2 document whose top is a map; gives every syntax error at once, but only the first of those that
+ * tend to follow from one another. References `${NAME}` may stand anywhere, unquoted.
+ */
 export function parseYaml(text: string, file: string): YamlResult {
   if (text.length > MOST_CHARACTERS) return refuse(file, 'larger than 1 MiB, this is no configuration')
   const lines = new LineCounter()
   try {
-    const document = parseDocument(text, { lineCounter: lines, merge: true, prettyErrors: false })
+    const document = parseDocument(text.replaceAll(REFERENCE, '\uE000\uE001$1\uE002'), { lineCounter: lines, merge: true, prettyErrors: false })
     const problems = [...document.errors, ...document.warnings]
-    if (problems.length > 0) return { kind: 'refused', findings: problems.map((problem) => syntaxFinding(problem, lines, file)) }
+    const first = problems.find(({ code }) => SYNTAX[code] === undefined)
+    const telling = problems.filter((problem) => problem === first || SYNTAX[problem.code] !== undefined)
+    if (telling.length > 0) return { kind: 'refused', findings: telling.map((problem) => syntaxFinding(problem, lines, file)) }
     const tree = plain(document.toJS({ maxAliasCount: MOST_ALIASES }), 0)
     if (tree === undefined) return refuse(file, 'the file is empty')
     if (!isTree(tree)) return refuse(file, 'must be a map of keys')
@@ -91,9 +101,14 @@ function plain(value: unknown, depth: number): unknown {
   if (depth > DEEPEST) throw new RangeError('too deep')
   if (Array.isArray(value)) return value.map((item) => plain(item, depth + 1) ?? null)
   if (value === null || value === undefined) return undefined
+  if (typeof value === 'string') return unmasked(value)
   if (typeof value !== 'object') return value
-  const entries = Object.entries(value).map(([key, inner]) => [key, plain(inner, depth + 1)] as const)
+  const entries = Object.entries(value).map(([key, inner]) => [unmasked(key), plain(inner, depth + 1)] as const)
   return Object.fromEntries(entries.filter(([, inner]) => inner !== undefined))
+}
+
+function unmasked(text: string): string {
+  return text.replaceAll(MASKED, '${$1}')
 }
 
 function lineOf(document: Document, lines: LineCounter, path: readonly string[]): number | undefined {
