@@ -17,6 +17,7 @@ const MOST_CHARACTERS = 1024 * 1024
 /** Levels of nesting that are accepted. */
 export const DEEPEST = 32
 const MOST_ALIASES = 100
+const ABYSS = new RegExp(`(?:[[{]\\s*){${DEEPEST + 1}}`)
 
 // `{ value: ${KEY} }` reads well, but braces mean something inside braces. For the parser a reference is one word of
 // characters that mean nothing (private use, same length, so that columns stay right).
@@ -29,6 +30,9 @@ const MASKED = /\uE000\uE001(\w+)\uE002/g
  */
 export function parseYaml(text: string, file: string): YamlResult {
   if (text.length > MOST_CHARACTERS) return refuse(file, 'larger than 1 MiB, this is no configuration')
+  // found before the parser is asked, which may or may not run out of stack on it
+  const abyss = ABYSS.exec(text)
+  if (abyss !== null) return refuse(file, tooDeep(), text.slice(0, abyss.index).split('\n').length)
   const lines = new LineCounter()
   try {
     const document = parseDocument(text.replaceAll(REFERENCE, '\uE000\uE001$1\uE002'), { lineCounter: lines, merge: true, prettyErrors: false })
@@ -43,7 +47,7 @@ export function parseYaml(text: string, file: string): YamlResult {
   } catch (error) {
     // toJS throws a ReferenceError over the alias limit; the parser itself overflows the stack on absurd nesting
     if (error instanceof ReferenceError) return refuse(file, 'aliases expand to far too much, write the values out')
-    if (error instanceof RangeError) return refuse(file, `nested deeper than ${DEEPEST} levels`)
+    if (error instanceof RangeError) return refuse(file, tooDeep())
     // what is left to go wrong once the syntax is right
     return refuse(file, 'a merge key (<<) or alias that stands for no map')
   }
@@ -80,14 +84,18 @@ export function isTree(value: unknown): value is Tree {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function refuse(file: string, message: string): YamlResult {
-  return { kind: 'refused', findings: [{ file, line: undefined, key: '', message }] }
+function refuse(file: string, message: string, line?: number): YamlResult {
+  return { kind: 'refused', findings: [{ file, line, key: '', message }] }
+}
+
+function tooDeep(): string {
+  return `nested deeper than ${DEEPEST} levels`
 }
 
 const SYNTAX: Readonly<Record<string, string>> = {
   DUPLICATE_KEY: 'the same key twice',
   MULTIPLE_DOCS: 'several documents in one file, only one is read',
-  RESOURCE_EXHAUSTION: `nested deeper than ${DEEPEST} levels`
+  RESOURCE_EXHAUSTION: tooDeep()
 }
 
 function syntaxFinding(problem: { code: string; message: string; pos: [number, number] }, lines: LineCounter, file: string): Finding {
