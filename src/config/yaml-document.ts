@@ -17,7 +17,7 @@ const MOST_CHARACTERS = 1024 * 1024
 /** Levels of nesting that are accepted. */
 export const DEEPEST = 32
 const MOST_ALIASES = 100
-const ABYSS = new RegExp(`(?:[[{]\\s*){${DEEPEST + 1}}`)
+const ABYSS = new RegExp(`(?:[[{]\\s*){${DEEPEST * 10}}`)
 
 // `{ value: ${KEY} }` reads well, but braces mean something inside braces. For the parser a reference is one word of
 // characters that mean nothing (private use, same length, so that columns stay right).
