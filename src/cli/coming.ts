@@ -3,8 +3,7 @@ import { configCommand } from './options.ts'
 
 const COMING: readonly (readonly [name: string, description: string])[] = [
   ['audit', 'clause by clause: kept, broken, unproven or for a person'],
-  ['report', 'measured volumes, savings and compliance for the provider'],
-  ['login', 'authorization code with PKCE for a refresh_token credential']
+  ['report', 'measured volumes, savings and compliance for the provider']
 ]
 
 /** Commands whose capability is still to come: they say so and end with 1, whatever their arguments. */

@@ -6,6 +6,7 @@ import { addComingCommands } from './coming.ts'
 import { addConfigCommand } from './config.ts'
 import { addExplainCommand } from './explain.ts'
 import { addKeysCommands } from './keys.ts'
+import { addLoginCommand } from './login.ts'
 import { addRunCommand } from './run.ts'
 import { addSandboxCommand } from './sandbox.ts'
 
@@ -45,6 +46,7 @@ function commandLine(): Command {
   addConfigCommand(program)
   addExplainCommand(program)
   addKeysCommands(program)
+  addLoginCommand(program)
   addSandboxCommand(program)
   addComingCommands(program)
   return program

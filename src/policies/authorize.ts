@@ -55,7 +55,7 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
   async function freshFor(source: TokenSource, attempt: AttemptTarget, request: Request): Promise<Authorization | undefined> {
     try {
       return await source.authorize(attempt, request.signal)
-    } catch (_error) {
+    } catch {
       // The provider's 401 is there to be handed over; the token room has reported why there is nothing better.
       return undefined
     }

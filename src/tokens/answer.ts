@@ -117,7 +117,7 @@ function readJson(text: string): Readonly<Record<string, unknown>> | undefined {
   let value: unknown
   try {
     value = JSON.parse(text.replace(/^\uFEFF/, ''))
-  } catch (_error) {
+  } catch {
     // Not JSON is one of the answers to expect; the caller says so in its own words.
     return undefined
   }

@@ -106,7 +106,7 @@ export function byKey(name: string, options: CredentialOptions, make: KeySources
       opened(attempt.target)?.answered?.(attempt, response)
     },
     async renew() {
-      await Promise.all(allOpened().map((source) => source.renew?.()))
+      await Promise.all(allOpened().map(async (source) => source.renew?.()))
     },
     status() {
       const all = allOpened().map((source) => source.status())

@@ -54,7 +54,7 @@ function staticFindings(options: CredentialOptions): string[] {
 function endpointFindings(options: CredentialOptions): string[] {
   const findings: string[] = []
   if (options.tokenUrl === undefined && options.issuer === undefined) findings.push('needs tokenUrl or issuer')
-  for (const key of ['tokenUrl', 'issuer'] as const) {
+  for (const key of ['tokenUrl', 'issuer', 'authorizationUrl'] as const) {
     const url = options[key]
     // The issuer is only an identifier where the token URL is given: Maskinporten's ends in a slash, others are no URL at all.
     if (url === undefined || (key === 'issuer' && options.tokenUrl !== undefined)) continue

@@ -71,7 +71,7 @@ function withExpiry(status: CredentialStatus, materials: MaterialSource, options
   try {
     const credentialExpiresAt = materials.current().key?.notAfter ?? options.expiresAt
     return credentialExpiresAt === undefined ? status : { ...status, credentialExpiresAt }
-  } catch (_error) {
+  } catch {
     // The status says so already: the key cannot be read.
     return status
   }

@@ -28,12 +28,22 @@ export type TokenWish = {
   onRequest(outcome: { durationMs: number; failure: TokenFailure | undefined }): void
 }
 
+/** Where a token service is and what it calls itself. */
+export type Service = {
+  readonly tokenUrl: string
+  readonly issuer: string | undefined
+  readonly authorizationUrl: string | undefined
+  /** Whether it names itself in authorization responses (RFC 9207 §3). */
+  readonly namesItself: boolean
+}
+
 export type TokenEndpoint = {
+  /** Finds the service, by asking the issuer where that is not configured. Throws `TokenFailure`. */
+  locate(wish: Pick<TokenWish, 'material' | 'signal'>): Promise<Service>
   /** Asks for a token: one request, and one more where the service's clock or its nonce has to be learnt first. Throws `TokenFailure`. */
   request(wish: TokenWish): Promise<TokenAnswer & { readonly requestedAt: number; readonly receivedAt: number }>
 }
 
-type Service = { readonly tokenUrl: string; readonly issuer: string | undefined }
 type EndpointTools = { readonly clock: Clock; readonly tokenFetch: TokenFetch; readonly version: string; warn(message: string): void }
 
 const METADATA_MS = 86_400_000
@@ -138,7 +148,12 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
     return { url: tokenUrl, body: parameters.toString(), type: 'application/x-www-form-urlencoded' }
   }
 
-  async function send(url: string, request: Pick<FetchOptions, 'headers' | 'body'>, wish: TokenWish, method: 'GET' | 'POST' = 'POST'): Promise<FetchAnswer> {
+  async function send(
+    url: string,
+    request: Pick<FetchOptions, 'headers' | 'body'>,
+    wish: Pick<TokenWish, 'material' | 'signal'>,
+    method: 'GET' | 'POST' = 'POST'
+  ): Promise<FetchAnswer> {
     const { material, signal } = wish
     const ending = new AbortController()
     const end = (): void => ending.abort()
@@ -159,17 +174,32 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
     }
   }
 
-  async function locate(wish: TokenWish): Promise<Service> {
-    if (options.tokenUrl !== undefined) return { tokenUrl: options.tokenUrl, issuer: options.issuer }
-    const now = clock.now()
-    if (metadata === undefined || metadata.until <= now) {
-      const headers = { accept: 'application/json', 'user-agent': `attache/${tools.version}` }
-      const found = await discover(configured(options.issuer, 'issuer'), options.tokenHosts, (url) => send(url, { headers }, wish, 'GET'))
-      metadata = { found, until: now + METADATA_MS }
+  async function locate(wish: Pick<TokenWish, 'material' | 'signal'>): Promise<Service> {
+    const { tokenUrl, authorizationUrl, issuer } = options
+    if (tokenUrl !== undefined) return { tokenUrl, issuer, authorizationUrl, namesItself: false }
+    const found = await metadataOf(configured(issuer, 'issuer'), wish)
+    const aliased = clientAuth.endsWith('tls_client_auth') ? found.mtls_endpoint_aliases?.token_endpoint : undefined
+    return {
+      tokenUrl: configured(aliased ?? found.token_endpoint, 'tokenUrl'),
+      issuer: found.issuer,
+      authorizationUrl: authorizationUrl ?? found.authorization_endpoint,
+      namesItself: found.authorization_response_iss_parameter_supported ?? false
     }
-    const { issuer, token_endpoint: plain, mtls_endpoint_aliases: aliases } = metadata.found
-    const tokenUrl = (clientAuth.endsWith('tls_client_auth') ? aliases?.token_endpoint : undefined) ?? plain
-    return { tokenUrl: configured(tokenUrl, 'tokenUrl'), issuer }
+  }
+
+  async function metadataOf(issuer: string, wish: Pick<TokenWish, 'material' | 'signal'>): Promise<AuthorizationServer> {
+    const now = clock.now()
+    if (metadata !== undefined && metadata.until > now) return metadata.found
+    const headers = { accept: 'application/json', 'user-agent': `attache/${tools.version}` }
+    try {
+      const found = await discover(issuer, options.tokenHosts, (url) => send(url, { headers }, wish, 'GET'))
+      metadata = { found, until: now + METADATA_MS }
+      return found
+    } catch (error) {
+      // No token request comes of it, so nothing else would tell.
+      if (error instanceof TokenFailure) tools.warn(`the issuer cannot be used: ${error.message}`)
+      throw error
+    }
   }
 
   /** The service's clock, from its `Date`: what an assertion's `iat` and `exp` are judged by. */
@@ -191,7 +221,7 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
     return { kind: 'key', material: material.key }
   }
 
-  return { request }
+  return { locate, request }
 }
 
 function single(values: string[]): string | string[] | undefined {

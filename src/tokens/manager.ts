@@ -24,7 +24,7 @@ type State =
   | { readonly kind: 'held'; readonly held: Held }
   | { readonly kind: 'fetching'; readonly held: Held | undefined; readonly flight: Promise<Held> }
   | { readonly kind: 'cooling'; readonly held: Held | undefined; readonly until: number; readonly problem: Problem }
-  | { readonly kind: 'latched'; readonly held: Held | undefined; readonly material: Material; readonly problem: Problem }
+  | { readonly kind: 'latched'; readonly held: Held | undefined; readonly material: Material; readonly lookAgainAt: number; readonly problem: Problem }
 
 type ManagerTools = Tools & { readonly materials: MaterialSource; readonly renewal: Renewal }
 
@@ -41,6 +41,8 @@ export type TokenManager = {
 
 const KEY_PROBLEM_PAUSE_MS = 1_000
 const CLOSING_MS = 2_000
+// Somebody may have signed in, or an operator of another replica may have ended the latch: only the store knows.
+const LOOK_AGAIN_MS = 5_000
 
 /** Holds one token: hands it out at once, renews it once for all, gives it up when it has expired. */
 export function tokenManager(name: string, options: CredentialOptions, tools: ManagerTools): TokenManager {
@@ -85,7 +87,7 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
       }
       const fresh = await abandonable(fly('rejected'), signal)
       return fresh.generation !== authorization.generation
-    } catch (_error) {
+    } catch {
       // No other token is to be had, or the caller has gone: the provider's 401 is the answer, and the flight has told why.
       return false
     }
@@ -94,28 +96,28 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
   function mayFly(): boolean {
     if (state.kind === 'held') return true
     if (state.kind === 'cooling') return clock.now() >= state.until
-    return state.kind === 'latched' && isOpenAgain(state)
+    return state.kind === 'latched' && mayBeOpen(state)
   }
 
   function hasChanged(differs: (material: Material) => boolean): boolean {
     try {
       return differs(materials.current())
-    } catch (_error) {
+    } catch {
       // A key that cannot be read now changes nothing yet.
       return false
     }
   }
 
-  /** Material is made anew only when a secret has changed. */
-  function isOpenAgain(latched: { readonly material: Material }): boolean {
-    return hasChanged((material) => material !== latched.material)
+  /** Whether the latch is worth another look, which asks nobody: a secret has changed (material is made anew only then), or somebody may have signed in. */
+  function mayBeOpen(latched: { readonly material: Material; readonly lookAgainAt: number }): boolean {
+    return clock.now() >= latched.lookAgainAt || hasChanged((material) => material !== latched.material)
   }
 
   /** The one flight under way, or a new one where that may be. */
   function fly(reason: TokenReason): Promise<Held> {
     if (state.kind === 'fetching') return state.flight
     if (state.kind === 'cooling' && clock.now() < state.until) return Promise.reject(again(state.problem, state.until - clock.now()))
-    if (state.kind === 'latched' && !isOpenAgain(state)) return Promise.reject(state.problem)
+    if (state.kind === 'latched' && !mayBeOpen(state)) return Promise.reject(state.problem)
     const { held } = state
     // Not before the state says so: what happens at once must not be overwritten.
     const flight = Promise.resolve().then(() => land(reason, held))
@@ -133,8 +135,8 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
     } catch (error) {
       if (isProblem(error)) throw error
       const problem = problemOf(error)
+      if (lastError !== problem.message) tools.report({ kind: 'warning', about: `credential ${name}`, message: problem.message })
       lastError = problem.message
-      tools.report({ kind: 'warning', about: `credential ${name}`, message: problem.message })
       state = { kind: 'cooling', held, until: clock.now() + KEY_PROBLEM_PAUSE_MS, problem }
       throw problem
     }
@@ -196,9 +198,9 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
     const { error } = outcome
     const wayOut = error === 'sign_in_ended' ? `sign in again with attache login ${name}` : 'correct its secret, which ends the pause'
     const problem = new Problem('credential-rejected', { detail: `the token service refused credential ${name} (${error}): ${wayOut}` })
-    if (state.kind !== 'latched') tools.report({ kind: 'credential-latched', credential: name, error })
+    if (lastError !== error) tools.report({ kind: 'credential-latched', credential: name, error })
     lastError = error
-    state = { kind: 'latched', held, material: outcome.material, problem }
+    state = { kind: 'latched', held, material: outcome.material, lookAgainAt: clock.now() + LOOK_AGAIN_MS, problem }
     return problem
   }
 

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import type { Clock } from '../exchange/clock.ts'
-import { Secret, type SecretSource } from '../exchange/secret.ts'
+import type { Secret, SecretSource } from '../exchange/secret.ts'
 import { sealingKey } from '../state/seal.ts'
 import { clientAuthOf } from './check.ts'
 import { loadKey, type KeyMaterial } from './key-material.ts'
@@ -79,7 +79,7 @@ export function materialSource(options: CredentialOptions, clock: Pick<Clock, 'n
 export function identityOf(name: string, materials: MaterialSource): string {
   try {
     return materials.current().identity
-  } catch (_error) {
+  } catch {
     // Whoever needs the credential itself is told why.
     return `unreadable ${name}`
   }

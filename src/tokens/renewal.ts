@@ -248,7 +248,8 @@ function isAnswered(failure: TokenFailure): boolean {
   return failure.kind === 'refused' && (failure.status === undefined || failure.status < 500)
 }
 
-function chainOf(material: Material): string {
+/** Tells chains of refresh tokens apart by the configured one they began with. */
+export function chainOf(material: Material): string {
   return createHash('sha256')
     .update(material.refreshToken ?? '')
     .digest('hex')

@@ -28,37 +28,44 @@ describe.skipIf(openssl === undefined)('a key made with OpenSSL', () => {
   }
 
   test.each([
-    ['PKCS#8', ['pkcs8', '-topk8', '-nocrypt', '-in', 'client.key', '-out', 'k'], undefined],
-    ['SEC 1', ['ec', '-in', 'client.key', '-out', 'k'], undefined],
-    ['PKCS#8, encrypted', ['pkcs8', '-topk8', '-in', 'client.key', '-out', 'k', '-passout', 'pass:s3cret'], 's3cret'],
-    ['SEC 1, encrypted', ['ec', '-aes256', '-in', 'client.key', '-out', 'k', '-passout', 'pass:s3cret'], 's3cret'],
-    ['PKCS#1', ['genrsa', '-traditional', '-out', 'k', '2048'], undefined]
-  ])('is read from PEM: %s', (_name, command, passphrase) => {
+    ['PKCS#8', ['pkcs8', '-topk8', '-nocrypt', '-in', 'client.key', '-out', 'k']],
+    ['SEC 1', ['ec', '-in', 'client.key', '-out', 'k']],
+    ['PKCS#1', ['genrsa', '-traditional', '-out', 'k', '2048']]
+  ])('is read from PEM: %s', (_name, command) => {
     files.openssl(...command)
-    const key = loadKey(files.read('k'), passphrase, undefined)
-    expect(key.privateKey.type).toBe('private')
-    if (passphrase !== undefined) {
-      expect(failure(files.read('k'), undefined, undefined)).toMatch(/needs keyPassphrase/)
-      expect(failure(files.read('k'), 'wrong', undefined)).toMatch(/keyPassphrase is wrong/)
-    }
+    expect(loadKey(files.read('k'), undefined, undefined).privateKey.type).toBe('private')
   })
 
   test.each([
-    ['as OpenSSL makes it', []],
-    ['with AES-128 and SHA-1', ['-keypbe', 'AES-128-CBC', '-certpbe', 'AES-128-CBC', '-macalg', 'sha1']],
-    ['with the certificates in the clear', ['-certpbe', 'NONE']],
-    ['without encryption of the key', ['-keypbe', 'NONE', '-certpbe', 'NONE']],
-    ['with a chain', ['-certfile', 'ca.crt']]
-  ])('is read from PKCS#12 with its certificate: %s', (_name, options) => {
+    ['PKCS#8', ['pkcs8', '-topk8', '-in', 'client.key', '-out', 'k', '-passout', 'pass:s3cret']],
+    ['SEC 1', ['ec', '-aes256', '-in', 'client.key', '-out', 'k', '-passout', 'pass:s3cret']]
+  ])('is read from encrypted PEM with its passphrase: %s', (_name, command) => {
+    files.openssl(...command)
+    expect(loadKey(files.read('k'), 's3cret', undefined).privateKey.type).toBe('private')
+    expect(failure(files.read('k'), undefined, undefined)).toMatch(/needs keyPassphrase/)
+    expect(failure(files.read('k'), 'wrong', undefined)).toMatch(/keyPassphrase is wrong/)
+  })
+
+  test.each([
+    ['as OpenSSL makes it', 1, []],
+    ['with AES-128 and SHA-1', 1, ['-keypbe', 'AES-128-CBC', '-certpbe', 'AES-128-CBC', '-macalg', 'sha1']],
+    ['with the certificates in the clear', 1, ['-certpbe', 'NONE']],
+    ['without any encryption', 1, ['-keypbe', 'NONE', '-certpbe', 'NONE']],
+    ['with a chain', 2, ['-certfile', 'ca.crt']]
+  ])('is read from PKCS#12 with its certificate: %s', (_name, certificateCount, options) => {
     files.openssl('pkcs12', '-export', '-inkey', 'client.key', '-in', 'client.crt', '-out', 'k.p12', '-passout', 'pass:pässword', ...options)
     const expected = loadKey(files.read('client.key'), undefined, files.read('client.crt'))
     for (const text of [latin1('k.p12'), readFileSync(files.path('k.p12')).toString('base64')]) {
       const key = loadKey(text, 'pässword', undefined)
       expect(key.fingerprint).toBe(expected.fingerprint)
       expect(key.certificates[0]?.fingerprint256).toBe(expected.certificates[0]?.fingerprint256)
-      expect(key.certificates).toHaveLength(options[0] === '-certfile' ? 2 : 1)
+      expect(key.certificates).toHaveLength(certificateCount)
     }
-    if (!options.includes('-keypbe') || options[1] !== 'NONE') expect(failure(latin1('k.p12'), 'wrong', undefined)).toMatch(/keyPassphrase is wrong or missing/)
+  })
+
+  test('is not read from PKCS#12 with a wrong passphrase', () => {
+    files.openssl('pkcs12', '-export', '-inkey', 'client.key', '-in', 'client.crt', '-out', 'k.p12', '-passout', 'pass:s3cret')
+    for (const passphrase of ['wrong', '', undefined]) expect(failure(latin1('k.p12'), passphrase, undefined)).toMatch(/keyPassphrase is wrong or missing/)
   })
 
   test('is not read from what is no key, with a word about why', () => {

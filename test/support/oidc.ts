@@ -25,6 +25,8 @@ type Settings = {
   readonly tls?: ServerOptions
   readonly dpopNonces?: boolean
   readonly lifetimeSeconds?: number
+  /** Has pages where a person signs in. */
+  readonly interactive?: boolean
 }
 
 const AUDITOR = { id: 'auditor', secret: 'auditor-secret' }
@@ -101,7 +103,7 @@ function configuration(settings: Settings): Readonly<Record<string, unknown>> {
       IdToken: 600
     },
     features: {
-      devInteractions: { enabled: false },
+      devInteractions: { enabled: settings.interactive ?? false },
       clientCredentials: { enabled: true },
       introspection: { enabled: true, allowedPolicy: async () => true },
       dPoP: { enabled: true, nonceSecret: Buffer.alloc(32, 1), requireNonce: () => settings.dpopNonces ?? false },

@@ -21,8 +21,8 @@ afterEach(async () => {
   for (const cleanUp of cleanUps.splice(0).toReversed()) await cleanUp()
 })
 
-async function serving(...args: Parameters<typeof origin>): Promise<Origin> {
-  const server = await origin(...args)
+async function serving(answer?: (...args: Parameters<NonNullable<Parameters<typeof origin>[0]>>) => unknown): Promise<Origin> {
+  const server = await origin(answer && ((...args) => void answer(...args)))
   cleanUps.push(() => server.close())
   return server
 }

@@ -10,7 +10,7 @@ describe('one token for all', () => {
   test('ten thousand callers at once are one token request', async () => {
     const one = await opened()
     const signal = new AbortController().signal
-    const all = await Promise.all(Array.from({ length: 10_000 }, () => one.source.authorize(attempt(), signal)))
+    const all = await Promise.all(Array.from({ length: 10_000 }, async () => one.source.authorize(attempt(), signal)))
     expect(new Set(all).size).toBe(1)
     expect(one.service.asked).toHaveLength(1)
   })
@@ -44,7 +44,7 @@ describe('one token for all', () => {
   test('a failure is everybody’s, and cools down', async () => {
     const one = await opened()
     one.service.answer = () => json(503, {})
-    const all = await Promise.allSettled(Array.from({ length: 100 }, () => one.source.authorize(attempt(), new AbortController().signal)))
+    const all = await Promise.allSettled(Array.from({ length: 100 }, async () => one.source.authorize(attempt(), new AbortController().signal)))
     expect(all.every((result) => result.status === 'rejected' && result.reason.code === 'token-unavailable')).toBe(true)
     await expect(one.authorize()).rejects.toMatchObject({ code: 'token-unavailable', details: { retryAfterMs: 10_000 } })
     expect(one.service.asked).toHaveLength(1)
