@@ -27,14 +27,16 @@ function classify(error: unknown): Verdict {
   if (systemCode !== undefined) {
     const known = SYSTEM_CODES[systemCode]
     if (known !== undefined) return known
-    if (systemCode.startsWith('ERR_TLS') || systemCode.includes('CERT') || systemCode.startsWith('ERR_SSL')) return TLS_FAILURE
+    if (systemCode.startsWith('ERR_TLS') || systemCode.includes('CERT')) return UNTRUSTED
+    if (systemCode.startsWith('ERR_SSL')) return NO_HANDSHAKE
   }
   if (error instanceof errors.SocketError) return ['upstream-unreachable', 'connection_terminated', 'the provider closed the connection']
   if (error instanceof errors.InvalidArgumentError) return ['bad-request', 'http_request_error', 'the request cannot be put on the wire']
   return ['upstream-unreachable', 'destination_unavailable', 'the provider cannot be reached']
 }
 
-const TLS_FAILURE: Verdict = ['upstream-unreachable', 'tls_certificate_error', 'the provider’s TLS certificate was not accepted']
+const UNTRUSTED: Verdict = ['upstream-unreachable', 'tls_certificate_error', 'the provider’s TLS certificate was not accepted']
+const NO_HANDSHAKE: Verdict = ['upstream-unreachable', 'tls_protocol_error', 'the TLS handshake failed']
 const DNS_FAILURE: Verdict = ['upstream-unreachable', 'dns_error', 'the provider’s name does not resolve']
 const TERMINATED: Verdict = ['upstream-unreachable', 'connection_terminated', 'the provider closed the connection']
 
@@ -49,11 +51,13 @@ const SYSTEM_CODES: Readonly<Record<string, Verdict>> = {
   EAI_FAIL: DNS_FAILURE,
   EHOSTUNREACH: ['upstream-unreachable', 'destination_ip_unroutable', 'there is no route to the provider'],
   ENETUNREACH: ['upstream-unreachable', 'destination_ip_unroutable', 'there is no route to the provider'],
-  DEPTH_ZERO_SELF_SIGNED_CERT: TLS_FAILURE,
-  SELF_SIGNED_CERT_IN_CHAIN: TLS_FAILURE,
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: TLS_FAILURE,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: TLS_FAILURE,
-  EPROTO: ['upstream-unreachable', 'tls_protocol_error', 'the TLS handshake failed']
+  // what node calls X509 certificate error codes, where the name does not say so itself
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
+  INVALID_CA: UNTRUSTED,
+  INVALID_PURPOSE: UNTRUSTED,
+  PATH_LENGTH_EXCEEDED: UNTRUSTED,
+  HOSTNAME_MISMATCH: UNTRUSTED,
+  EPROTO: NO_HANDSHAKE
 }
 
 // happy eyeballs wraps the refusals of each address in an AggregateError without a code of its own
