@@ -6,14 +6,16 @@
 const DAY_NAME = '(?:mon|tue|wed|thu|fri|sat|sun)'
 const LONG_DAY_NAME = '(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)'
 const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
+const DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 const MONTH = `(?<month>${MONTHS.join('|')})`
 const TIME = '(?<hour>\\d\\d):(?<minute>\\d\\d):(?<second>\\d\\d)'
 
 // Case-insensitive although the grammar is not: RFC 9111 §4.2 asks caches to match so.
-const IMF_FIXDATE = new RegExp(`^${DAY_NAME}, (?<day>\\d\\d) ${MONTH} (?<year>\\d{4}) ${TIME} GMT$`, 'i')
 const RFC850_DATE = new RegExp(`^${LONG_DAY_NAME}, (?<day>\\d\\d)-${MONTH}-(?<year>\\d\\d) ${TIME} GMT$`, 'i')
 const ASCTIME_DATE = new RegExp(`^${DAY_NAME} ${MONTH} (?<day>\\d\\d| \\d) ${TIME} (?<year>\\d{4})$`, 'i')
-const STRICT_FORMS = [IMF_FIXDATE, RFC850_DATE, ASCTIME_DATE]
+// IMF-fixdate, with numbered groups
+const USUAL_DATE = new RegExp(`^${DAY_NAME}, (\\d\\d) (${MONTHS.join('|')}) (\\d{4}) (\\d\\d):(\\d\\d):(\\d\\d) GMT$`, 'i')
+const STRICT_FORMS = [RFC850_DATE, ASCTIME_DATE]
 
 const LOOSE_TIME = '(?<hour>\\d{1,2}):(?<minute>\\d\\d)(?::(?<second>\\d\\d)(?:\\.\\d+)?)?'
 const ZONE = '(?:GMT|UTC|UT|Z|(?<zone>[+-]\\d{4}))'
@@ -51,6 +53,12 @@ export function httpDate(epochMs: number): string {
 function read(text: string, forms: readonly RegExp[], nowMs: number | undefined): number | undefined {
   const trimmed = text.trim()
   if (trimmed.length > LONGEST_DATE) return undefined
+  const usual = USUAL_DATE.exec(trimmed)
+  // the spelling nearly everybody sends is read without looking for names
+  if (usual !== null) {
+    const [, day, month = '', year, hour, minute, second] = usual
+    return instantOf(Number(year), MONTHS.indexOf(month.toLowerCase()), Number(day), Number(hour), Number(minute), Number(second))
+  }
   for (const form of forms) {
     const parts = form.exec(trimmed)?.groups
     if (parts !== undefined) return epochMsOf(parts, nowMs)
@@ -59,20 +67,20 @@ function read(text: string, forms: readonly RegExp[], nowMs: number | undefined)
 }
 
 function epochMsOf(parts: Record<string, string | undefined>, nowMs: number | undefined): number | undefined {
-  const day = Number(parts['day'])
   const month = MONTHS.indexOf((parts['month'] ?? '').toLowerCase())
-  const hour = Number(parts['hour'])
-  const minute = Number(parts['minute'])
-  const second = Number(parts['second'] ?? 0)
   const year = yearOf(parts['year'] ?? '', nowMs)
+  const instant = instantOf(year, month, Number(parts['day']), Number(parts['hour']), Number(parts['minute']), Number(parts['second'] ?? 0))
+  return instant === undefined ? undefined : instant - offsetMs(parts['zone'])
+}
+
+function instantOf(year: number, month: number, day: number, hour: number, minute: number, second: number): number | undefined {
   // 60 is the leap second; it is the same instant as the next minute's 0
-  if (hour > 23 || minute > 59 || second > 60) return undefined
-  const date = new Date(0)
-  date.setUTCFullYear(year, month, day)
-  // 31 February would silently become a day of March
-  if (date.getUTCDate() !== day || date.getUTCMonth() !== month) return undefined
-  date.setUTCHours(hour, minute, second)
-  return date.getTime() - offsetMs(parts['zone'])
+  if (hour > 23 || minute > 59 || second > 60 || day < 1) return undefined
+  const isLeap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
+  if (day > (month === 1 && isLeap ? 29 : (DAYS[month] ?? 0))) return undefined
+  const instant = Date.UTC(year, month, day, hour, minute, second)
+  // Date.UTC takes the years 0 to 99 for those of the 20th century
+  return year > 99 ? instant : new Date(instant).setUTCFullYear(year)
 }
 
 function yearOf(digits: string, nowMs: number | undefined): number {

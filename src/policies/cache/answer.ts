@@ -33,7 +33,7 @@ export type Draft = {
 export type StoredAnswer = Draft & {
   readonly body: Body
   readonly sizeBytes: number
-  /** The hit made last, good for as long as its age in whole seconds lasts. */
+  /** The age in whole seconds at the hit made last, and the answer to it where several came within that second. */
   readonly lastHit: { ageS: number; response: Response | undefined }
 }
 

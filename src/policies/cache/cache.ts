@@ -1,6 +1,6 @@
 import type { Policy, Send } from '../../exchange/chain.ts'
 import type { Event } from '../../exchange/events.ts'
-import { NO_BODY, discard, type Body, type Request, type Response } from '../../exchange/message.ts'
+import type { Request, Response } from '../../exchange/message.ts'
 import { Problem } from '../../exchange/problem.ts'
 import type { UpstreamTools } from '../../exchange/tools.ts'
 import { forwarded } from '../../http/cache-status.ts'
@@ -14,7 +14,7 @@ import { ageMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
 import { changes } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
-import { flights, type Flight } from './flights.ts'
+import { flights } from './flights.ts'
 import { headKey, keys } from './keys.ts'
 import type { CacheOptions } from './options.ts'
 import { hitStatus, serve, serveHit } from './serving.ts'
@@ -58,9 +58,9 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   const base = tools.baseUrl === undefined ? undefined : new URL(tools.baseUrl)
   const store = answerStore(options.maxBytes)
   const recent = changes()
-  const underWay = flights()
   const { keyOf, flightKeyOf } = keys(options, tools.identityOf)
   const exchange = exchanger(options, { ...tools, store, changes: recent, onStored: reportSize })
+  const underWay = flights(exchange, clock)
   const happened = eventsOf(upstream)
 
   async function cache(request: Request, next: Send): Promise<Response> {
@@ -77,7 +77,8 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     const { control } = asked
     const isReload = control.isNoCache || control.maxAgeS !== undefined || control.minFreshS !== undefined
     const isOwn = request.method === 'HEAD' || isReload || asked.isConditional || asked.isPartial
-    return isOwn ? alone(request, next, asked, key) : together(request, next, asked, key)
+    const enquiry: Enquiry = { request, next, asked, key }
+    return isOwn ? alone(enquiry, found) : together(enquiry, found)
   }
 
   /**
@@ -112,37 +113,43 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   }
 
   /** Goes upstream for this caller only. */
-  async function alone(request: Request, next: Send, asked: Asked, key: string): Promise<Response> {
+  async function alone(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
+    const { request, next, key } = enquiry
     report(happened.miss)
-    const isHead = request.method === 'HEAD'
-    const { response } = await exchange.ask(
-      request,
-      next,
-      situationOf(request, asked, isHead ? headKey(key) : key, () => false)
-    )
-    if (isHead && response.source === 'upstream') exchange.learnFromHead(request, response, key)
+    const { response } = await exchange.ask(request, next, situationOf(enquiry, found, nobody))
+    if (request.method === 'HEAD' && response.source === 'upstream') exchange.learnFromHead(request, response, key)
     announced(request, response)
     return response
   }
 
   /** Joins those who are asking the same already, or goes upstream for all who will (RFC 9111 §4). */
-  async function together(request: Request, next: Send, asked: Asked, key: string): Promise<Response> {
+  async function together(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
+    const { request, asked, key } = enquiry
     const flightKey = flightKeyOf(request, key)
+    let held = found
     // a flight that fails takes its own caller with it, nobody else: the others get one more try together
     for (let tries = 0; tries < 2; tries++) {
       const flight = underWay.get(flightKey)
-      if (flight === undefined) {
-        if (underWay.isUnshared(flightKey, clock.now())) break
-        return lead(request, next, asked, key, flightKey)
-      }
+      if (flight === undefined) return underWay.isUnshared(flightKey, clock.now()) ? alone(enquiry, held) : lead(enquiry, flightKey, held)
       const outcome = await flight.join(request.signal)
-      if (outcome.kind === 'failed') continue
-      if (outcome.kind === 'unshared' || !mayUse(outcome.answer, request, asked)) break
-      report(happened.collapsed)
-      report(happened.avoidedCollapsed)
-      return serve(outcome.answer, request, asked, clock.now(), { source: 'collapsed', cacheStatus: forwarded('uri-miss', { isCollapsed: true }) })
+      if (outcome.kind === 'kept' && mayUse(outcome.answer, request, asked)) {
+        report(happened.collapsed)
+        report(happened.avoidedCollapsed)
+        return serve(outcome.answer, request, asked, clock.now(), { source: 'collapsed', cacheStatus: forwarded('uri-miss', { isCollapsed: true }) })
+      }
+      // what was found before the wait may be outdated or gone
+      held = judge(request, asked, key)
+      if (outcome.kind !== 'failed') break
     }
-    return alone(request, next, asked, key)
+    return alone(enquiry, held)
+  }
+
+  async function lead(enquiry: Enquiry, flightKey: string, found: Found | undefined): Promise<Response> {
+    const { request, next } = enquiry
+    report(happened.miss)
+    const response = await underWay.lead(request, next, flightKey, situationOf(enquiry, found, nobody))
+    announced(request, response)
+    return response
   }
 
   function mayUse(answer: StoredAnswer, request: Request, asked: Asked): boolean {
@@ -150,77 +157,26 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     return isSelected && reuse(answer, asked.control, ageMsOf(answer, clock.now()), mode, windows) === 'fresh'
   }
 
-  async function lead(request: Request, next: Send, asked: Asked, key: string, flightKey: string): Promise<Response> {
-    report(happened.miss)
-    const flight = underWay.open(flightKey, request.target)
-    const { signal } = request
-    const gone = Promise.withResolvers<never>()
-    let body: Body = NO_BODY
-    function leave(): void {
-      gone.reject(signal.reason)
-      flight.leave(signal.reason)
-      discard(body)
-    }
-    if (signal.aborted) leave()
-    else signal.addEventListener('abort', leave, { once: true })
-    const landing = fly(
-      flight,
-      flightKey,
-      { ...request, signal: flight.signal },
-      next,
-      situationOf(request, asked, key, () => flight.wanted > 0)
-    )
-    try {
-      const response = await Promise.race([landing, gone.promise])
-      body = response.body
-      announced(request, response)
-      return response
-    } catch (error) {
-      // whoever waits for the flight goes on without us; what was meant for us is let go
-      void landing.then((response) => discard(response.body), settledElsewhere)
-      throw error
-    }
-  }
-
-  /** Carries a flight through and lands it; settles as the exchange does. */
-  async function fly(flight: Flight, flightKey: string, request: Request, next: Send, situation: Situation): Promise<Response> {
-    try {
-      const { response, shared } = await exchange.ask(request, next, situation)
-      void Promise.resolve(shared).then((answer) => {
-        underWay.remember(flightKey, answer !== undefined || response.status >= 500, clock.now())
-        underWay.close(flightKey, flight)
-        flight.land(answer === undefined ? { kind: 'unshared' } : { kind: 'kept', answer })
-      })
-      return response
-    } catch (error) {
-      underWay.close(flightKey, flight)
-      flight.land({ kind: 'failed' })
-      throw error
-    }
-  }
-
   /** Validates a stored answer with nobody waiting (RFC 5861 §3); at most one such call at a time. */
   function validateBehind(request: Request, next: Send, answer: StoredAnswer): void {
     const flightKey = flightKeyOf(request, answer.key)
     if (underWay.get(flightKey) !== undefined) return
-    const flight = underWay.open(flightKey, request.target)
     const asking: Request = {
       ...request,
       method: 'GET',
       fields: unconditional(request.fields),
-      signal: flight.signal,
       deadlineAt: clock.now() + BACKGROUND_MS,
       trace: { attempts: 0, upstreamMs: 0, waitMs: 0, tokenMs: 0, sent: false }
     }
-    const situation: Situation = { key: answer.key, asked: PLAIN, held: answer, reason: 'stale', isWanted: () => true }
-    void fly(flight, flightKey, asking, next, situation).then(({ body }) => discard(body), settledElsewhere)
+    underWay.send(asking, next, flightKey, { key: answer.key, asked: PLAIN, held: answer, reason: 'stale', isWanted: everybody })
   }
 
-  function situationOf(request: Request, asked: Asked, key: string, isWanted: () => boolean): Situation {
-    const held = store.find(key, request.fields)
-    if (held === undefined) return { key, asked, held, reason: store.variants(key).length > 0 ? 'vary-miss' : 'uri-miss', isWanted }
-    const isFresh = !held.control.isNoCache && ageMsOf(held, clock.now()) < held.lifetimeMs
-    return { key, asked, held, reason: isFresh ? 'request' : 'stale', isWanted }
+  function situationOf({ request, asked, key }: Enquiry, found: Found | undefined, isWanted: () => boolean): Situation {
+    const ownKey = request.method === 'HEAD' ? headKey(key) : key
+    if (found === undefined) return { key: ownKey, asked, held: undefined, reason: store.variants(key).length > 0 ? 'vary-miss' : 'uri-miss', isWanted }
+    const { answer: held, ageMs } = found
+    const isFresh = !held.control.isNoCache && ageMs < held.lifetimeMs
+    return { key: ownKey, asked, held, reason: isFresh ? 'request' : 'stale', isWanted }
   }
 
   /** Past the cache on the caller's wish: neither answered from it nor stored. */
@@ -253,11 +209,8 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     const own = field(response.fields, 'content-location')
     if (own === undefined || referencedTarget(own, request.target, base) !== request.target) return marked
     const reading: Request = { ...request, method: 'GET' }
-    return exchange.adopt(
-      marked,
-      reading,
-      situationOf(reading, PLAIN, keyOf(request, askedOf(request.fields)), () => false)
-    )
+    const enquiry = { request: reading, next, asked: PLAIN, key: keyOf(request, askedOf(request.fields)) }
+    return exchange.adopt(marked, reading, situationOf(enquiry, undefined, nobody))
   }
 
   /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */
@@ -294,6 +247,10 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   }
 }
 
+/** A request for something that is not to be had from the store, with what is known of it. */
+type Enquiry = { readonly request: Request; readonly next: Send; readonly asked: Asked; readonly key: string }
+
+/** A stored answer, and what may be done with it. */
 type Found = { readonly answer: StoredAnswer; readonly verdict: Verdict; readonly ageMs: number }
 
 // Reported for nearly every request, so always the same objects.
@@ -310,12 +267,17 @@ function eventsOf(upstream: string) {
   } as const satisfies Record<string, Event>
 }
 
-// The flight reports its failure to those who wait for it; this one has left.
-function settledElsewhere(): void {}
-
 /** The targets of this upstream an answer points to: candidates for invalidation (RFC 9111 §4.4). */
 function referenced(request: Request, response: Response, base: URL | undefined): string[] {
   return [field(response.fields, 'location'), field(response.fields, 'content-location')].flatMap((reference) => {
     return (reference === undefined ? undefined : referencedTarget(reference, request.target, base)) ?? []
   })
+}
+
+// Who besides the caller wants the whole answer.
+function nobody(): boolean {
+  return false
+}
+function everybody(): boolean {
+  return true
 }

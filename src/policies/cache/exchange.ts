@@ -119,8 +119,8 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   function drafted(request: Request, status: number, fields: Fields, situation: Situation, journey: Journey): Draft | undefined {
     const { key } = situation
     const arrivedAt = clock.now()
-    const isSettling = changes.isSettling(request.target, arrivedAt)
-    const siblings = store.variants(key)
+    const isSettling = (): boolean => changes.isSettling(request.target, arrivedAt)
+    const siblings = (): readonly StoredAnswer[] => store.variants(key)
     return draftOf({ key, request, status, fields, arrivedAt, receivedAtMs: clock.wallNow(), delayMs: journey.delayMs(), isSettling, siblings })
   }
 

@@ -1,5 +1,8 @@
-import { LRUCache } from 'lru-cache'
+import type { Send } from '../../exchange/chain.ts'
+import type { Clock } from '../../exchange/clock.ts'
+import { NO_BODY, discard, type Body, type Request, type Response } from '../../exchange/message.ts'
 import type { StoredAnswer } from './answer.ts'
+import type { Exchange, Situation } from './exchange.ts'
 
 /** How a shared flight ended for those who joined it. */
 export type Outcome =
@@ -61,25 +64,74 @@ export class Flight {
 
 export type Flights = {
   get(key: string): Flight | undefined
-  open(key: string, target: string): Flight
-  /** Nobody may join any more. */
-  close(key: string, flight: Flight): void
+  /** Goes upstream for this caller and for all who join; a caller that leaves leaves the flight to the others. */
+  lead(request: Request, next: Send, key: string, situation: Situation): Promise<Response>
+  /** Goes upstream with no caller waiting. What comes of it is stored or not; a failure is nobody's concern. */
+  send(request: Request, next: Send, key: string, situation: Situation): void
   /** What these flights will bring is out of date already: nobody may join them any more. */
   closeTarget(target: string): void
   closePrefix(prefix: string): void
   /** Whether answers under this key turned out lately to be for one caller each: waiting for them is lost time. */
   isUnshared(key: string, now: number): boolean
-  remember(key: string, isShared: boolean, now: number): void
 }
 
-// How long a key stays marked as not worth waiting for, in clock time.
-const UNSHARED_MS = 60_000
-const REMEMBERED_BYTES = 1024 * 1024
-
 /** The flights under way in one cache. Bounded by the callers there are. */
-export function flights(): Flights {
+export function flights(exchange: Exchange, clock: Clock): Flights {
   const open = new Map<string, Flight>()
-  const unshared = new LRUCache<string, number>({ maxSize: REMEMBERED_BYTES, sizeCalculation: (_until, key) => key.length + 128 })
+  const unshared = new Lately()
+
+  async function lead(request: Request, next: Send, key: string, situation: Situation): Promise<Response> {
+    const { signal } = request
+    if (signal.aborted) throw signal.reason
+    const flight = new Flight(request.target)
+    const gone = Promise.withResolvers<never>()
+    let body: Body = NO_BODY
+    function leave(): void {
+      gone.reject(signal.reason)
+      flight.leave(signal.reason)
+      discard(body)
+    }
+    signal.addEventListener('abort', leave, { once: true })
+    const landing = fly(flight, key, request, next, { ...situation, isWanted: () => flight.wanted > 0 })
+    try {
+      const response = await Promise.race([landing, gone.promise])
+      body = response.body
+      if (body.kind !== 'stream') signal.removeEventListener('abort', leave)
+      return response
+    } catch (error) {
+      // whoever waits for the flight goes on without us; what was meant for us is let go
+      void landing.then((response) => discard(response.body), settledElsewhere)
+      throw error
+    }
+  }
+
+  function send(request: Request, next: Send, key: string, situation: Situation): void {
+    void fly(new Flight(request.target), key, request, next, situation).then(({ body }) => discard(body), settledElsewhere)
+  }
+
+  /** Carries a flight through and lands it; settles as the exchange does. */
+  async function fly(flight: Flight, key: string, request: Request, next: Send, situation: Situation): Promise<Response> {
+    open.set(key, flight)
+    try {
+      const { response, shared } = await exchange.ask({ ...request, signal: flight.signal }, next, situation)
+      void Promise.resolve(shared).then((answer) => {
+        close(key, flight)
+        if (answer !== undefined) unshared.delete(key)
+        // an error says nothing about what the answer will be like when there is one
+        else if (response.status < 500) unshared.add(key, clock.now())
+        flight.land(answer === undefined ? { kind: 'unshared' } : { kind: 'kept', answer })
+      })
+      return response
+    } catch (error) {
+      close(key, flight)
+      flight.land({ kind: 'failed' })
+      throw error
+    }
+  }
+
+  function close(key: string, flight: Flight): void {
+    if (open.get(key) === flight) open.delete(key)
+  }
 
   function closeWhere(isOutdated: (target: string) => boolean): void {
     for (const [key, flight] of open) if (isOutdated(flight.target)) open.delete(key)
@@ -87,20 +139,48 @@ export function flights(): Flights {
 
   return {
     get: (key) => open.get(key),
-    open(key, target) {
-      const flight = new Flight(target)
-      open.set(key, flight)
-      return flight
-    },
-    close(key, flight) {
-      if (open.get(key) === flight) open.delete(key)
-    },
+    lead,
+    send,
     closeTarget: (target) => closeWhere((other) => other === target),
     closePrefix: (prefix) => closeWhere((other) => other.startsWith(prefix)),
-    isUnshared: (key, now) => (unshared.get(key) ?? 0) > now,
-    remember(key, isShared, now) {
-      if (!isShared) unshared.set(key, now + UNSHARED_MS)
-      else if (unshared.size > 0) unshared.delete(key)
-    }
+    isUnshared: (key, now) => unshared.has(key, now)
+  }
+}
+
+// The flight tells those who wait for it how it ended; whoever gets here has left.
+function settledElsewhere(): void {}
+
+// A key is remembered for one to two of these spans of clock time, less where there are very many.
+const SPAN_MS = 30_000
+const SPAN_BYTES = 512 * 1024
+
+/** Keys seen lately, in two generations: cheap to add to, bounded in time and bytes. */
+class Lately {
+  #young = new Set<string>()
+  #old = new Set<string>()
+  #youngBytes = 0
+  #turnsAt = 0
+
+  add(key: string, now: number): void {
+    if (now >= this.#turnsAt || this.#youngBytes > SPAN_BYTES) this.#turn(now)
+    this.#young.add(key)
+    this.#youngBytes += key.length + 64
+  }
+
+  has(key: string, now: number): boolean {
+    if (now >= this.#turnsAt) this.#turn(now)
+    return this.#young.has(key) || this.#old.has(key)
+  }
+
+  delete(key: string): void {
+    if (this.#young.size > 0) this.#young.delete(key)
+    if (this.#old.size > 0) this.#old.delete(key)
+  }
+
+  #turn(now: number): void {
+    this.#old = this.#young
+    this.#young = new Set()
+    this.#youngBytes = 0
+    this.#turnsAt = now + SPAN_MS
   }
 }

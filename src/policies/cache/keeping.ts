@@ -1,7 +1,7 @@
 import { pathOf, type Request } from '../../exchange/message.ts'
 import { responseControl, type ResponseControl } from '../../http/cache-control.ts'
 import { validatorsOf } from '../../http/conditional.ts'
-import { field, hasField, withField, type Fields } from '../../http/fields.ts'
+import { field, hasField, isNamed, withField, type Fields } from '../../http/fields.ts'
 import { HEURISTICALLY_CACHEABLE, arrivalAgeMs, dateMs, explicitLifetimeMs, heuristicLifetimeMs } from '../../http/freshness.ts'
 import { httpDate, parseStrictHttpDate } from '../../http/http-date.ts'
 import { firstRoute } from '../../http/route.ts'
@@ -21,9 +21,9 @@ export type Arrival = {
   /** How long it took from the request on, waits on purpose not counted. */
   readonly delayMs: number
   /** "No such thing" may mean "not yet". */
-  readonly isSettling: boolean
+  readonly isSettling: () => boolean
   /** What is stored under the same key already. */
-  readonly siblings: readonly StoredAnswer[]
+  readonly siblings: () => readonly StoredAnswer[]
 }
 
 // An answer that depends on more fields than this depends on everything.
@@ -39,6 +39,8 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
   /** The draft of a stored answer, undefined where it must not or need not be stored. */
   return function draft(arrival) {
     const { request, status, receivedAtMs } = arrival
+    // most answers of most providers are of this kind: nothing to store them by
+    if (!saysAnything(arrival.fields) && !mayBeLocal(arrival)) return undefined
     // the agreement says that this status tells nothing lasting
     if (negative.get(status) === 0) return undefined
     const control = responseControl(arrival.fields, mode)
@@ -50,7 +52,13 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
     const own = varyNames(arrival.fields)
     if (own === '*') return undefined
     // some servers forget Vary on some answers: the latest one that had it tells what the choice depends on (RFC 9111 §4.1)
-    const names = own.length > 0 ? own : (arrival.siblings.find((sibling) => sibling.isNegotiated)?.selecting.map(({ name }) => name) ?? [])
+    const names =
+      own.length > 0
+        ? own
+        : (arrival
+            .siblings()
+            .find((sibling) => sibling.isNegotiated)
+            ?.selecting.map(({ name }) => name) ?? [])
     const wanted = [...new Set([...names, ...alwaysSelecting])]
     if (wanted.length > SELECTING_FIELDS) return undefined
     const fields = dated(storableFields(arrival.fields, control, mode), receivedAtMs)
@@ -75,7 +83,7 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
 
   function localLifetime(arrival: Arrival, control: ResponseControl): { ms: number; policy: LocalPolicy } | undefined {
     const { status, request } = arrival
-    const negativeMs = arrival.isSettling ? undefined : negative.get(status)
+    const negativeMs = arrival.isSettling() ? undefined : negative.get(status)
     if (negativeMs !== undefined) return { ms: negativeMs, policy: 'negative' }
     const isSuccess = status >= 200 && status < 300 && HEURISTICALLY_CACHEABLE.has(status)
     const rule = isSuccess ? options.rules[ruleOf('GET', pathOf(request.target))] : undefined
@@ -83,6 +91,10 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
     if (!options.heuristic || !(HEURISTICALLY_CACHEABLE.has(status) || control.isPublic)) return undefined
     const ms = heuristicLifetimeMs(arrival.fields, arrival.receivedAtMs)
     return ms > 0 ? { ms, policy: 'heuristic' } : undefined
+  }
+
+  function mayBeLocal({ status }: Arrival): boolean {
+    return negative.has(status) || options.rules.length > 0
   }
 
   // What can neither be used nor validated later would only take room.
@@ -100,4 +112,28 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
 export function dated(fields: Fields, receivedAtMs: number): Fields {
   const date = field(fields, 'date')
   return date !== undefined && parseStrictHttpDate(date, receivedAtMs) !== undefined ? fields : withField(fields, 'Date', httpDate(receivedAtMs))
+}
+
+/** Whether an answer has any field that could make it worth storing: a directive, a lifetime, a validator. */
+function saysAnything(fields: Fields): boolean {
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string
+    switch (name.length) {
+      case 4:
+        if (isNamed(name, 'etag')) return true
+        break
+      case 7:
+        if (isNamed(name, 'expires')) return true
+        break
+      case 13:
+        if (isNamed(name, 'cache-control') || isNamed(name, 'last-modified')) return true
+        break
+      case 17:
+      case 21:
+        if (name.toLowerCase().endsWith('-cache-control')) return true
+        break
+      default:
+    }
+  }
+  return false
 }

@@ -10,23 +10,24 @@ import { PLAIN, type Asked } from './asked.ts'
 export type Marks = { readonly source: Source; readonly cacheStatus: string }
 
 /**
- * Answers a plain GET with a fresh stored answer. Everything of such an answer but its age stays the same, so that within
- * one second of age the same object serves them all.
+ * Answers a plain GET with a fresh stored answer. Everything of such an answer but its age stays the same: one that is
+ * wanted again within the same second of age is made once for all of that second.
  */
 export function serveHit(answer: StoredAnswer, ageMs: number): Response {
   const ageS = Math.floor(ageMs / 1000)
   const { lastHit } = answer
-  if (lastHit.ageS !== ageS || lastHit.response === undefined) {
-    lastHit.ageS = ageS
-    lastHit.response = {
-      status: answer.status,
-      fields: [...answer.fields, 'Age', String(ageS)],
-      body: answer.body,
-      source: 'cache',
-      cacheStatus: hitStatus(answer, ageS)
-    }
+  if (lastHit.ageS === ageS && lastHit.response !== undefined) return lastHit.response
+  const response: Response = {
+    status: answer.status,
+    fields: [...answer.fields, 'Age', String(ageS)],
+    body: answer.body,
+    source: 'cache',
+    cacheStatus: hitStatus(answer, ageS)
   }
-  return lastHit.response
+  // an answer in little demand is not worth keeping twice
+  lastHit.response = lastHit.ageS === ageS ? response : undefined
+  lastHit.ageS = ageS
+  return response
 }
 
 /** `Cache-Status` of a hit; a lifetime that is not the provider's says whose it is. */
