@@ -69,7 +69,7 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
       const requestedAt = clock.now()
       try {
         const answer = await once(wish, service)
-        return { ...answer, requestedAt, receivedAt: clock.now() }
+        return { ...answer, lifetimeMs: Math.min(answer.lifetimeMs, leftMs(wish)), requestedAt, receivedAt: clock.now() }
       } catch (failure) {
         if (!(failure instanceof TokenFailure)) throw failure
         const nonceWanted: boolean = failure.error === 'use_dpop_nonce' && !nonceTried
@@ -79,6 +79,12 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
         skewBefore = skewMs
       }
     }
+  }
+
+  /** How long what the token is issued for lasts, in clock milliseconds. */
+  function leftMs({ grant, material }: TokenWish): number {
+    const endsAt = grant.endsAt?.(material)
+    return endsAt === undefined ? Infinity : Math.max(0, endsAt - clock.wallNow() - skewMs) / clock.realMs(1)
   }
 
   async function once(wish: TokenWish, service: Service): Promise<TokenAnswer> {

@@ -3,6 +3,7 @@ import type { Response } from '../exchange/message.ts'
 import { isProblem, Problem } from '../exchange/problem.ts'
 import type { Timer } from '../exchange/clock.ts'
 import type { Tools } from '../exchange/tools.ts'
+import { abandonable } from '../exchange/waiting.ts'
 import { field } from '../http/fields.ts'
 import { challengeError, isAboutTheToken } from './challenge.ts'
 import { reuseRatio, warmAt } from './frugality.ts'
@@ -12,7 +13,6 @@ import type { Material, MaterialSource } from './material.ts'
 import type { CredentialOptions } from './options.ts'
 import type { Outcome, Renewal } from './renewal.ts'
 import type { AttemptTarget, Authorization, CredentialStatus } from './source.ts'
-import { abandonable } from './waiting.ts'
 
 /**
  * Where one token stands. The old token serves through a renewal and its failure, so every state may hold one.

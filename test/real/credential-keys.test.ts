@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { readFileSync } from 'node:fs'
+import { copyFileSync, readFileSync } from 'node:fs'
 import { decodeProtectedHeader } from 'jose'
 import { KeyError } from '../../src/tokens/key-error.ts'
 import { assertValidNow, certificateThumbprint, loadKey } from '../../src/tokens/key-material.ts'
@@ -110,6 +110,20 @@ describe.skipIf(openssl === undefined)('a key made with OpenSSL', () => {
     })
     expect(one.events).toContainEqual({ kind: 'credential-expiry', credential: 'a', expiresAt: own.validToDate.getTime() })
     expect(one.source.status().credentialExpiresAt).toBe(own.validToDate.getTime())
+  })
+
+  test('that is replaced together with its certificate ends the token that was bound to them', async () => {
+    for (const half of ['key', 'crt']) copyFileSync(files.path(`client.${half}`), files.path(`live.${half}`))
+    const one = await opened({ clientAuth: 'tls_client_auth', key: `file:${files.path('live.key')}`, certificate: `file:${files.path('live.crt')}` })
+    one.clock.shiftWall(Date.now() + 60_000 - one.clock.wallNow())
+    const before = await one.authorize()
+    expect(await one.authorize()).toBe(before)
+    for (const half of ['key', 'crt']) copyFileSync(files.path(`other.${half}`), files.path(`live.${half}`))
+    await one.clock.advance(1000)
+    const after = await one.authorize()
+    expect(after.fields[1]).toBe('Bearer token-2')
+    expect(after.clientCertificate?.id).not.toBe(before.clientCertificate?.id)
+    expect(one.service.asked.map((asked) => asked.certificate?.cert)).toEqual([before.clientCertificate?.cert, after.clientCertificate?.cert])
   })
 
   test('that has expired signs nothing and asks nobody', async () => {

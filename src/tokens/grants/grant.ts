@@ -17,6 +17,8 @@ export type Grant = {
   /** Whether the scope is asked for in a parameter. */
   readonly namesScope: boolean
   parameters(context: GrantContext): Promise<readonly (readonly [string, string])[]>
+  /** When what the token is issued for ends by itself (calendar time, epoch milliseconds): the token must not outlive it. */
+  endsAt?(material: Material): number | undefined
 }
 
 /** A value that `checkCredential` has seen to be configured. */

@@ -1,3 +1,4 @@
+import { decodeJwt } from 'jose'
 import { configured, type Grant } from './grant.ts'
 
 /** Exchanges one token for another (RFC 8693 §2.1); audience and resource come with the extra parameters. */
@@ -9,5 +10,14 @@ export const tokenExchange: Grant = {
       ['subject_token', configured(material.subjectToken, 'subjectToken')],
       ['subject_token_type', options.subjectTokenType]
     ]
+  },
+  endsAt({ subjectToken }) {
+    try {
+      const { exp } = decodeJwt(configured(subjectToken, 'subjectToken'))
+      return exp === undefined ? undefined : exp * 1000
+    } catch {
+      // No JWT: only its issuer knows how long it lasts.
+      return undefined
+    }
   }
 }

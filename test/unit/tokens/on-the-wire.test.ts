@@ -197,6 +197,16 @@ describe('token_exchange', () => {
   })
 })
 
+describe('a token that was exchanged', () => {
+  test('does not outlive the one it was exchanged for', async () => {
+    const endsAt = Date.UTC(2026, 5, 1) + 600_000
+    const subject = `${Buffer.from('{"alg":"none"}').toString('base64url')}.${Buffer.from(JSON.stringify({ exp: endsAt / 1000 })).toString('base64url')}.`
+    const one = await opened({ grant: 'token_exchange', subjectToken: subject })
+    await one.bearer()
+    expect(one.source.status().expiresAt).toBe(endsAt)
+  })
+})
+
 describe('DPoP', () => {
   type Proof = { header: Record<string, unknown>; payload: Record<string, unknown> }
   const bound = (count: number): ReturnType<typeof issued> => issued(`token-${count}`, { token_type: 'DPoP' })

@@ -61,6 +61,14 @@ describe('one token for all', () => {
   })
 })
 
+describe('a token request that is over', () => {
+  test('leaves no timer behind', async () => {
+    const one = await opened()
+    await one.bearer()
+    expect(one.clock.pending).toBe(0)
+  })
+})
+
 describe('the life of a token', () => {
   test('has no renewal before the agreed share, one in the background after it, and the old one serves meanwhile', async () => {
     const one = await opened({ minUse: 0.7 })

@@ -78,6 +78,11 @@ describe('one credential with a token per organisation', () => {
     expect(one.service.asked).toHaveLength(0)
   })
 
+  test('serves no other even where the credential would do for it', async () => {
+    const one = await opened({ perKey: 'path[0]', variants: { a: { scope: 'a' } } })
+    expect([await one.bearer('/a'), await one.bearer('/b')]).toEqual(['Bearer token-1', 'token-unavailable'])
+  })
+
   test('remembers each over a restart', async () => {
     const one = await opened(tree)
     await one.bearer('/v1/100/a')
@@ -109,6 +114,14 @@ describe('what a token depends on', () => {
     const other = await opened(more, { clock: one.clock, service: one.service, store: one.store })
     expect(await other.bearer()).toBe('Bearer token-2')
     expect(other.source.identity('/')).not.toBe(one.source.identity('/'))
+  })
+
+  test('the user: another one with the same password is another token', async () => {
+    const tree = { grant: 'password', password: 'same' }
+    const one = await opened({ ...tree, username: 'user-1' })
+    await one.bearer()
+    const other = await opened({ ...tree, username: 'user-2' }, { clock: one.clock, service: one.service, store: one.store })
+    expect(await other.bearer()).toBe('Bearer token-2')
   })
 
   test('nothing else: two credentials of the same make are one token request', async () => {
