@@ -84,7 +84,7 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
   /** How long what the token is issued for lasts, in clock milliseconds. */
   function leftMs({ grant, material }: TokenWish): number {
     const endsAt = grant.endsAt?.(material)
-    return endsAt === undefined ? Infinity : Math.max(0, endsAt - clock.wallNow() - skewMs) / clock.realMs(1)
+    return endsAt === undefined ? Infinity : Math.max(1000, (endsAt - clock.wallNow() - skewMs) / clock.realMs(1))
   }
 
   async function once(wish: TokenWish, service: Service): Promise<TokenAnswer> {

@@ -8,7 +8,9 @@ import { dpopProver, newDpopKey, type DpopProver } from './dpop.ts'
 import type { TokenEndpoint } from './endpoint.ts'
 import { TokenFailure } from './failure.ts'
 import { expiresAt, forcedAllowedAt, pausedUntil, pauseMs, recentForced } from './frugality.ts'
+import type { Grant } from './grants/grant.ts'
 import { TOKEN_GRANTS, type TokenGrant } from './grants/registry.ts'
+import { KeyError } from './key-error.ts'
 import { assertValidNow } from './key-material.ts'
 import type { Material, MaterialSource } from './material.ts'
 import type { CredentialOptions } from './options.ts'
@@ -58,6 +60,8 @@ export function renewal(name: string, options: CredentialOptions & { readonly gr
   async function run(reason: TokenReason, held: StoredToken | undefined, signal: AbortSignal): Promise<Outcome> {
     const material = materials.current()
     assertValidNow(material.key, options.expiresAt, clock.wallNow())
+    const grant: Grant = TOKEN_GRANTS[options.grant]
+    if ((grant.endsAt?.(material) ?? Infinity) <= clock.wallNow()) throw new KeyError('subjectToken has expired, replace it')
     const claim = await claimOf(
       recordKey(material),
       { clock, store, giveUpAfterMs: options.timeout, signal },

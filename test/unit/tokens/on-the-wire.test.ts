@@ -204,6 +204,9 @@ describe('a token that was exchanged', () => {
     const one = await opened({ grant: 'token_exchange', subjectToken: subject })
     await one.bearer()
     expect(one.source.status().expiresAt).toBe(endsAt)
+    await one.clock.advance(600_000)
+    await expect(one.authorize()).rejects.toMatchObject({ code: 'credential-rejected', message: expect.stringMatching(/subjectToken has expired/) })
+    expect(one.service.asked).toHaveLength(1)
   })
 })
 
