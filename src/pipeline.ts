@@ -9,6 +9,7 @@ import { deadline } from './policies/deadline.ts'
 import { gate } from './policies/gate.ts'
 import { guard } from './policies/guard.ts'
 import { idempotency } from './policies/idempotency.ts'
+import { leases } from './policies/leases.ts'
 import { notices } from './policies/notices.ts'
 import { retry } from './policies/retry.ts'
 import { timeout } from './policies/timeout.ts'
@@ -52,6 +53,8 @@ export function pipeline(options: UpstreamOptions, tools: PipelineTools): Pipeli
     deadline(options.timeout, tools),
     // a repeated POST is answered before anything is asked
     idempotency(tools),
+    // a secret on loan outlives the process and any cache
+    leases({ rules: options.leases, fields: options.cache.vary, totalMs: options.timeout.total }, { ...tools, baseUrl: options.baseUrl, identityOf }),
     // a hit costs no token, no volume and no attempt
     theCache.policy,
 
@@ -85,6 +88,7 @@ export const PIPELINE = [
   'operations',
   'deadline',
   'idempotency',
+  'leases',
   'cache',
   'retry',
   'gate',

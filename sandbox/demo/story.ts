@@ -48,6 +48,14 @@ export const STORY: readonly Step[] = [
     }
   },
   {
+    says: 'a temporary connection string, wanted 12 times',
+    async act({ app, expect }) {
+      const heard = await inTurn(times(12, () => () => app.ask(PARTNER, '/connection-string')))
+      expect(all(heard, 200) && sum(heard) === 1, 'a secret on loan is asked for once')
+      return summary(heard)
+    }
+  },
+  {
     says: 'four endpoints that do not exist',
     async act({ app, expect }) {
       const heard = await inTurn(times(4, (n) => () => app.ask(PARTNER, `/customer/c${n}`)))

@@ -3,6 +3,7 @@ import type { ProblemCode } from '../exchange/problem.ts'
 import { operationRouter } from '../http/operation-router.ts'
 import { firstRoute, routeMatcher } from '../http/route.ts'
 import { targetFault } from '../http/target.ts'
+import { leaseSelector } from '../policies/leases.ts'
 import { nearest } from './findings.ts'
 import type { Config, UpstreamOptions } from './schema.ts'
 import { credentialSelector, operationNamer } from './selection.ts'
@@ -116,9 +117,10 @@ function explainCredential(
 
 // in the order of pipeline.ts; a test holds the two together
 function policiesFor(upstream: UpstreamOptions, credential: string | undefined, method: string, path: string): PolicyExplanation[] {
-  const { operations, timeout, cache, retry, waitDefault, breaker, volume } = upstream
+  const { operations, timeout, cache, leases, retry, waitDefault, breaker, volume } = upstream
   const isRead = method === 'GET' || method === 'HEAD'
   const rule = cache.rules[firstRoute(cache.rules.map((item) => item.match))(method, path)]
+  const lease = leaseSelector(leases)(method, path)
   const allowed = operations.allow ?? []
   const say = (policy: string, does: string, settings: Record<string, unknown> = {}): PolicyExplanation => ({ policy, does, settings })
   return [
@@ -131,6 +133,11 @@ function policiesFor(upstream: UpstreamOptions, credential: string | undefined, 
     }),
     say('deadline', 'gives up when the whole request has taken too long', { total: human(timeout.total) }),
     say('idempotency', 'answers a repeated Idempotency-Key with the first answer'),
+    say(
+      'leases',
+      lease === undefined ? 'passes it on: its answer is no secret on loan' : 'asks once, then answers from the state until most of the validity has passed',
+      lease
+    ),
     say('cache', isRead ? cacheWords(rule?.match) : 'stores nothing; a success drops what is stored for the same path', {
       mode: cache.mode,
       heuristic: cache.heuristic,

@@ -27,6 +27,7 @@ import { cacheOptions } from '../policies/cache/cache.ts'
 import { timeoutOptions } from '../policies/deadline.ts'
 import { waitDefaultOptions } from '../policies/gate.ts'
 import { operationsOptions } from '../policies/guard.ts'
+import { leaseRule } from '../policies/leases.ts'
 import { retryOptions } from '../policies/retry.ts'
 import { volumeOptions } from '../policies/volume.ts'
 import { credentialOptions } from '../tokens/credentials.ts'
@@ -61,6 +62,7 @@ export const upstreamOptions = section('A provider’s API', {
   breaker: breakerOptions,
   waitDefault: waitDefaultOptions,
   cache: cacheOptions,
+  leases: list('Temporary secrets that are kept, sealed, for most of their validity', leaseRule, []),
   volume: volumeOptions,
   operations: section('Which operations of the provider the app may use', { ...operationsOptions.properties, enumeration: optional(enumerationOptions) }, {}),
   lifecycle: list('Operations on their way out', lifecycleRule, []),

@@ -20,6 +20,7 @@ export function operationNamer(options: UpstreamOptions): (method: string, path:
   const templates = [
     ...(options.operations.allow ?? []),
     ...options.cache.rules.map((rule) => rule.match),
+    ...options.leases.map((rule) => rule.match),
     ...options.retry.routes,
     ...options.retry.never,
     ...options.lifecycle.map((rule) => rule.match),

@@ -73,7 +73,22 @@ const METRICS: Readonly<Record<string, readonly string[]>> = {
 /** Agreed names whose capability has not arrived; a name moves up as soon as it exists. */
 const METRICS_TO_COME: readonly string[] = ['attache_spend_total', 'attache_clause_status']
 
-const ORDER = ['guard', 'operations', 'deadline', 'idempotency', 'cache', 'retry', 'gate', 'authorize', 'breaker', 'volume', 'notices', 'journal', 'timeout']
+const ORDER = [
+  'guard',
+  'operations',
+  'deadline',
+  'idempotency',
+  'leases',
+  'cache',
+  'retry',
+  'gate',
+  'authorize',
+  'breaker',
+  'volume',
+  'notices',
+  'journal',
+  'timeout'
+]
 
 const CONFIG_KEYS: readonly string[] = ['admin', 'allowHosts', 'allowRemote', 'clients', 'credentials', 'listen', 'log', 'state', 'upstreams', 'version']
 
@@ -85,6 +100,7 @@ const UPSTREAM_KEYS: readonly string[] = [
   'cache',
   'credential',
   'headers',
+  'leases',
   'lifecycle',
   'listen',
   'operations',

@@ -21,6 +21,7 @@ upstreams:
     credential: [{ match: "/client/**", credential: app }, { match: "GET /me", credential: user }]
     retry: { routes: ["POST /client/*/fetch"], never: ["PUT /client/sms"] }
     cache: { rules: [{ match: "GET /client/articles/**", ttl: 10m }] }
+    leases: [{ match: /client/secret, expires: sas }]
     operations: { allow: ["/client/**", "/me", "GET /open"] }
   plain: { baseUrl: "http://127.0.0.1:9" }
 `
@@ -66,6 +67,11 @@ describe('explain', () => {
       settings: { ttl: '10m' }
     })
     expect(explained('POST', '/api/client/articles/7').cacheKey).toBeUndefined()
+  })
+
+  test('says which answers are kept as secrets on loan', () => {
+    expect(policy('GET', '/api/client/secret', 'leases')?.settings).toEqual({ match: '/client/secret', share: 0.9, expires: 'sas' })
+    expect(policy('PUT', '/api/client/secret', 'leases')).toMatchObject({ does: expect.stringContaining('passes it on'), settings: {} })
   })
 
   test('names the operation by a template of the config, never by the path', () => {

@@ -120,6 +120,11 @@ describe('values', () => {
     ['a credential without grant', 'credentials:\n  key: { clientId: a }\n', '2: credentials.key.grant: is missing (How an authorization is obtained)'],
     ['an address without port', 'listen: localhost\n', '1: listen: must be an address such as 127.0.0.1:7600 or unix:/path'],
     ['a port out of range', 'listen: 127.0.0.1:70000\n', '1: listen: must be an address such as 127.0.0.1:7600 or unix:/path'],
+    [
+      'an end of a lease of another kind',
+      upstream('leases: [{ match: GET /secret, expires: later }]'),
+      /^4: upstreams\.api\.leases\.0\.expires: has the wrong form/
+    ],
     ['an unknown kind of state', 'state: mysql://db\n', /^1: state: has the wrong form/],
     ['a volume key of another kind', upstream('volume: { key: query.org }'), /^4: upstreams\.api\.volume\.key: has the wrong form/]
   ])('%s is refused', (_name, yaml, finding) => {
