@@ -124,11 +124,9 @@ upstreams:
       expect(response.status).toBe(200)
       secrets.add(await response.text())
     }
-    const lent = sandbox.ledger.counts('integration').apiCalls
-    console.log(`${asked} asks in ${((3.2 * speed) / 3600).toFixed(1)} validities: ${lent} secrets lent`)
+    console.log(`${asked} asks in ${((3.2 * speed) / 3600).toFixed(1)} validities: ${secrets.size} secrets lent`)
     expect(asked).toBeGreaterThan(50)
-    expect(lent).toBeGreaterThan(1)
-    expect(lent).toBeLessThanOrEqual(3)
+    expect([2, 3]).toContain(secrets.size)
     sandbox.settle()
     expect(sandbox.ledger.snapshot().violations.filter(({ rule }) => rule === 'IA-15' || rule === 'IA-53')).toEqual([])
   } finally {
