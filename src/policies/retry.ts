@@ -8,7 +8,7 @@ import { routeMatcher } from '../http/route.ts'
 import { retryBudget } from './retry/budget.ts'
 import { drain } from './retry/drain.ts'
 import { ladderMs } from './retry/ladder.ts'
-import { Replay } from './retry/replay.ts'
+import { PassingBody } from './retry/passing-body.ts'
 
 export const retryOptions = section(
   'Which failures are asked again, how often and how far apart',
@@ -61,21 +61,21 @@ export function retry(options: RetryOptions, tools: UpstreamTools & { breaker?: 
   return async function retry(request, next) {
     budget.request()
     const mayRepeat = isRepeatable(request)
-    const replay = request.body.kind === 'stream' ? new Replay(request.body, mayRepeat ? options.bufferBytes : 0, clock.now) : undefined
+    const passing = request.body.kind === 'stream' ? new PassingBody(request.body) : undefined
     let resumeAt: number | undefined
     // a background operation may have made some before: its attempts count together
     for (let made = request.trace.attempts + 1; ; made++) {
       let failure: Failure
       try {
         if (resumeAt !== undefined) await pause(resumeAt, request)
-        const response = await next(replay === undefined ? request : { ...request, body: replay.next() })
+        const response = await next(passing === undefined ? request : { ...request, body: passing.next() })
         if (!worthAskingAgain.has(response.status)) return response
         failure = { kind: 'answer', response }
       } catch (error) {
         if (!isProblem(error)) throw error
         failure = { kind: 'problem', problem: error }
       }
-      resumeAt = mayRepeat || wasNeverSent(failure, request) ? nextAttemptAt(failure, request, made, replay) : undefined
+      resumeAt = mayRepeat || wasNeverSent(failure, request) ? nextAttemptAt(failure, request, made, passing) : undefined
       if (resumeAt === undefined) return end(failure, request, mayRepeat)
       if (failure.kind === 'answer') drain(failure.response.body, clock)
       report({ kind: 'retry', upstream, reason: codeOf(failure), waitMs: resumeAt - clock.now() })
@@ -89,8 +89,8 @@ export function retry(options: RetryOptions, tools: UpstreamTools & { breaker?: 
   }
 
   /** When to try again; undefined where this failure is final. */
-  function nextAttemptAt(failure: Failure, request: Request, made: number, replay: Replay | undefined): number | undefined {
-    if (made >= options.attempts || request.signal.aborted || replay?.isPossible === false) return undefined
+  function nextAttemptAt(failure: Failure, request: Request, made: number, passing: PassingBody | undefined): number | undefined {
+    if (made >= options.attempts || request.signal.aborted || passing?.isUnread === false) return undefined
     if (failure.kind === 'problem' && (!FAILED_ON_THE_WAY.includes(failure.problem.code) || LASTING.has(failure.problem.details.proxyError ?? '')))
       return undefined
     if (breaker?.refusal() !== undefined) return undefined
