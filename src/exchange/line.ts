@@ -39,6 +39,12 @@ export class Line<Ticket> {
     })
   }
 
+  /** The request of whoever is first, undefined where nobody waits. */
+  get first(): Request | undefined {
+    for (const { request } of this.#waiters ?? []) return request
+    return undefined
+  }
+
   /** Lets the first caller go; false where nobody waits. */
   next(ticket: Ticket): boolean {
     for (const waiter of this.#waiters ?? []) {
@@ -46,6 +52,11 @@ export class Line<Ticket> {
       return true
     }
     return false
+  }
+
+  /** Sends the first caller away. */
+  refuse(reason: unknown): void {
+    for (const waiter of this.#waiters ?? []) return waiter.refuse(reason)
   }
 
   /** Sends away everybody for whom there is a reason. */

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { Fields } from '../http/fields.ts'
+import type { Problem } from './problem.ts'
 
 /**
  * A message body with its kind in the type, for requests and responses alike.
@@ -93,6 +94,11 @@ export type Request = {
   readonly credential: string | undefined
   /** Set by authorize where the credential is a client certificate. */
   readonly clientCertificate?: ClientCertificate
+  /**
+   * Set by gate and breaker, asked by volume when it lets an attempt go: what stands against it by now, although nothing
+   * did when it began to wait for a token or a place.
+   */
+  readonly objection?: () => Problem | undefined
   /** Set by timeout; the transport calls it at every sign of life of the attempt: 0 at the header, then the size of each piece. */
   readonly heard?: (sizeBytes: number) => void
   /** Set by the data port: hands an interim answer (RFC 9110 §15.2, mostly 103) to the caller ahead of the final one. */

@@ -68,7 +68,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     const generation = current.kind === 'closed' ? current : halfOpen()
     const lock = generation.kind === 'half-open' ? await takeTurn(generation) : undefined
     try {
-      const response = await generation.circuit.fire(request, next)
+      const response = await generation.circuit.fire({ ...request, objection: () => objection(generation, request) }, next)
       succeeded(generation)
       return response
     } catch (error) {
@@ -82,6 +82,13 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     } finally {
       if (lock !== undefined) record.release(lock)
     }
+  }
+
+  /** Whoever waited for a place while it opened stays here; the probe is what it waits for. */
+  function objection(generation: Generation, request: Request): Problem | undefined {
+    const refused = generation === current ? undefined : refusal()
+    if (refused !== undefined) report({ kind: 'call-avoided', upstream, reason: 'breaker' })
+    return refused ?? request.objection?.()
   }
 
   function closed(): Generation {

@@ -40,8 +40,8 @@ const LEAST_WAIT_MS = 1000
  * jittered and paced; another refusal closes the gate again. A quota that is used up (`RateLimit`, `X-RateLimit-*`)
  * closes it before the provider has to.
  *
- * Callers wait where it fits their deadline, 1,000 at most; others get `upstream-wait` with the time that is left. Answers
- * that leave with the gate closed carry `retryAt`. Closed gates are kept in the store over restarts and shared with
+ * Callers wait where it fits their deadline, 1,000 at most, also those who had passed but not gone yet; others get
+ * `upstream-wait` with the time that is left. Answers that leave with the gate closed carry `retryAt`. Closed gates are kept in the store over restarts and shared with
  * replicas, of which one goes first.
  */
 export function gate(options: WaitDefaultOptions, tools: UpstreamTools & { store: Store; keyOf: (request: Request) => string }): Policy {
@@ -53,16 +53,24 @@ export function gate(options: WaitDefaultOptions, tools: UpstreamTools & { store
   return async function gate(request, next) {
     const key = keyOf(request)
     const entry = entries.get(key) ?? added(key)
-    const way = throughGate(entry, request)
-    const pass = way instanceof Promise ? await way : way
-    entry.underWay += 1
-    let response: Response
-    try {
-      response = await next(request)
-    } catch (error) {
-      left(entry, pass, { kind: 'none' })
-      throw error
+    for (;;) {
+      const way = throughGate(entry, request)
+      const pass = way instanceof Promise ? await way : way
+      let objected: Problem | undefined
+      const objection = (): Problem | undefined => (objected = entry.turnstile.isGood(pass) ? undefined : pause(entry))
+      entry.underWay += 1
+      try {
+        const response = await next({ ...request, objection })
+        return answered(entry, pass, response)
+      } catch (error) {
+        left(entry, pass, { kind: 'none' })
+        // it had not gone yet when the gate closed: it waits here like everybody
+        if (objected === undefined || error !== objected) throw error
+      }
     }
+  }
+
+  function answered(entry: Entry, pass: Pass, response: Response): Response {
     const { verdict, quota } = verdictOn(response, waitDefault, clock.wallNow())
     left(entry, pass, verdict)
     if (quota !== undefined && quota.remaining > 0) entry.allowance = { left: quota.remaining - entry.underWay, until: clock.now() + quota.resetMs }
@@ -188,8 +196,12 @@ export function gate(options: WaitDefaultOptions, tools: UpstreamTools & { store
     report({ kind: 'gate', upstream, until })
   }
 
-  function refusal({ turnstile }: Entry): Problem {
+  function refusal(entry: Entry): Problem {
     report({ kind: 'call-avoided', upstream, reason: 'gate' })
+    return pause(entry)
+  }
+
+  function pause({ turnstile }: Entry): Problem {
     const retryAfterMs = Math.max(LEAST_WAIT_MS, turnstile.until - clock.now())
     return new Problem('upstream-wait', { retryAfterMs, detail: `${upstream} asked for a pause that does not fit the time this request has` })
   }

@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto'
+import { setImmediate } from 'node:timers'
 import type { Policy } from '../exchange/chain.ts'
 import type { Timer } from '../exchange/clock.ts'
 import { Line } from '../exchange/line.ts'
@@ -63,9 +64,12 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
   const usage = usageReport(options.limits, tools)
   let slots = options.concurrency
   let waiting = 0
+  let isReleasing = false
 
   return async function volume(request, next) {
     const account = accountOf(keyOf(request))
+    const objection = request.objection?.()
+    if (objection !== undefined) throw objection
     if (account.line.length === 0 && slots > 0 && takes(account)) slots -= 1
     else await admitted(account, request)
     let response: Response
@@ -153,9 +157,14 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
   /** Lets go whoever may, and arranges to be called again where somebody has to wait. */
   function serve(account: Account): void {
     const { line } = account
-    while (line.length > 0 && slots > 0 && takes(account)) {
-      slots -= 1
-      line.next()
+    while (line.length > 0 && slots > 0) {
+      // while it waited the provider may have said wait, or failed once too often
+      const objection = line.first?.objection?.()
+      if (objection !== undefined) line.refuse(objection)
+      else if (takes(account)) {
+        slots -= 1
+        line.next()
+      } else break
     }
     crowded.delete(account)
     if (line.length === 0) return
@@ -193,9 +202,17 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
 
   function release(): void {
     slots += 1
+    if (crowded.size === 0 || isReleasing) return
+    isReleasing = true
+    // not before gate and breaker have heard of the answer that made room: they may object to those who wait for it
+    setImmediate(serveCrowded)
+  }
+
+  function serveCrowded(): void {
+    isReleasing = false
     for (const account of crowded) {
-      serve(account)
       if (slots === 0) return
+      serve(account)
     }
   }
 

@@ -115,6 +115,14 @@ describe('when the provider says wait', () => {
     expect(server.arrivals).toHaveLength(1)
   })
 
+  test('those who wait for a connection have not gone yet, and wait for this too', async () => {
+    const server = await provider((socket) => setTimeout(() => socket.write(answer('429 Too Many Requests', 'Retry-After: 30\r\n')), 50))
+    const { dataUrl } = await started({ up: [server, `${PATIENT}, volume: { concurrency: 1 }`] })
+    const outcomes = await Promise.all(Array.from({ length: 10 }, (_, i) => call(`${dataUrl}/up/${i}`)))
+    expect(outcomes.map(({ status, code }) => code ?? status).toSorted()).toEqual([429, ...Array.from({ length: 9 }, () => 'upstream-wait')])
+    expect(server.arrivals).toHaveLength(1)
+  })
+
   test('a caller’s own limit counts: Attache-Timeout and Prefer: wait', async () => {
     const server = await provider((socket) => socket.write(answer('429 Too Many Requests', 'Retry-After: 3\r\n')))
     const { dataUrl } = await started({ up: [server, PATIENT] })

@@ -63,6 +63,20 @@ export class Turnstile {
     return this.#line.join(request)
   }
 
+  /** Whether a pass is still good for somebody who has not gone yet. */
+  isGood(pass: Pass): boolean {
+    switch (this.#state.kind) {
+      case 'open':
+        return true
+      case 'probing':
+        return this.#state.probe === pass
+      case 'releasing':
+        return pass.kind === 'follower'
+      case 'closed':
+        return false
+    }
+  }
+
   /** What came of a pass. Whoever it was, a provider that asks for a pause gets it; only the probe can end one. */
   leave(pass: Pass, verdict: Verdict): void {
     const isProbe = this.#state.kind === 'probing' && this.#state.probe === pass
