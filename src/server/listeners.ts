@@ -37,7 +37,7 @@ export function urlOf(server: Server, address: ListenAddress): string {
 }
 
 export function isLoopback(address: ListenAddress): boolean {
-  return address.kind === 'unix' || address.host === 'localhost' || address.host === '::1' || /^127\./.test(address.host)
+  return address.kind === 'unix' || address.host === 'localhost' || address.host === '::1' || address.host.startsWith('127.')
 }
 
 function hostOf(address: Extract<ListenAddress, { kind: 'tcp' }>): string {

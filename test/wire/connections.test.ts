@@ -59,10 +59,10 @@ describe('answers in progress', () => {
     const leaving = new AbortController()
     const answer = await fetch(`${sidecar.dataUrl}/up/events`, { signal: leaving.signal })
     expect(answer.headers.get('content-type')).toBe('text/event-stream')
-    const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader()
+    const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader()
     for (const event of ['one', 'two']) {
       send(event)
-      expect((await reader.read()).value).toBe(`data: ${event}\n\n`)
+      expect((await reader?.read())?.value).toBe(`data: ${event}\n\n`)
     }
     leaving.abort()
   })

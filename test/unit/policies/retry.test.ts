@@ -41,7 +41,7 @@ function setup(outcomes: Outcome[], more: { options?: Partial<RetryOptions>; ran
     request.trace.sent = outcome.sent ?? true
     throw new Problem(outcome.fails, outcome.proxyError === undefined ? {} : { proxyError: outcome.proxyError })
   }
-  async function run(request: Request, forMs = 600_000): Promise<Response | unknown> {
+  async function run(request: Request, forMs = 600_000): Promise<unknown> {
     const settled = policy(request, next).then(
       (response) => response,
       (error: unknown) => error

@@ -28,7 +28,7 @@ function streaming(stream: Readable, type = 'application/octet-stream'): Respons
   return { status: 200, fields: ['Content-Type', type], body: { kind: 'stream', stream, sizeBytes: undefined }, source: 'upstream' }
 }
 
-async function outcome<T>(promise: Promise<T>): Promise<T | 'pending' | unknown> {
+async function outcome<T>(promise: Promise<T>): Promise<unknown> {
   return Promise.race([promise.catch((error: unknown) => error), Promise.resolve('pending')])
 }
 
