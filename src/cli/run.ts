@@ -29,7 +29,7 @@ async function run(file: string, speed: number): Promise<number> {
   const { startSidecar } = await import('../server/sidecar.ts')
   let isFirst = true
   try {
-    const sidecar = await startSidecar(
+    const starting = startSidecar(
       () => {
         if (!isFirst) return load()
         isFirst = false
@@ -37,7 +37,7 @@ async function run(file: string, speed: number): Promise<number> {
       },
       { speed }
     )
-    return await untilStopped(sidecar)
+    return await untilStopped(starting)
   } catch (error) {
     process.stderr.write(`attache: cannot start: ${error instanceof Error ? error.message : String(error)}\n`)
     return 1
@@ -46,25 +46,32 @@ async function run(file: string, speed: number): Promise<number> {
 
 type Running = { reload(): Promise<void>; drain(): Promise<number> }
 
-/** Resolves with the exit code once drained. A second SIGTERM or SIGINT ends the process at once. */
-function untilStopped(sidecar: Running): Promise<number> {
+/**
+ * Resolves with the exit code once drained; rejects where the start fails. Signals that come while it starts are carried
+ * out after that. A second SIGTERM or SIGINT ends the process at once.
+ */
+async function untilStopped(starting: Promise<Running>): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>()
   let isStopping = false
   function stop(): void {
     if (isStopping) process.exit(1)
     isStopping = true
-    sidecar.drain().then(finish, reject)
+    starting.then((sidecar) => sidecar.drain()).then(finish, reject)
   }
   function finish(code: number): void {
     resolve(code)
     process.exit(code)
   }
+  function reload(): void {
+    if (isStopping) return
+    starting
+      .then((sidecar) => sidecar.reload())
+      .catch((error: unknown) => process.stderr.write(`attache: reload failed: ${error instanceof Error ? error.message : String(error)}\n`))
+  }
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  process.on('SIGHUP', () => {
-    if (isStopping) return
-    sidecar.reload().catch((error: unknown) => process.stderr.write(`attache: reload failed: ${error instanceof Error ? error.message : String(error)}\n`))
-  })
+  process.on('SIGHUP', reload)
+  await starting
   return promise
 }
 
