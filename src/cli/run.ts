@@ -56,7 +56,7 @@ async function untilStopped(starting: Promise<Running>): Promise<number> {
   function stop(): void {
     if (isStopping) process.exit(1)
     isStopping = true
-    starting.then((sidecar) => sidecar.drain()).then(finish, reject)
+    starting.then((sidecar) => sidecar.drain().then(finish, reject), ignore)
   }
   function finish(code: number): void {
     resolve(code)
