@@ -46,6 +46,10 @@ const ANSWER_DENIED = new Set([
   'clear-site-data',
   'refresh',
   'timing-allow-origin',
+  'service-worker-allowed',
+  'report-to',
+  'reporting-endpoints',
+  'nel',
   // asks for proxy credentials nobody here has
   'proxy-authenticate',
   'proxy-authentication-info'
@@ -70,12 +74,10 @@ export function requestCleaner(options: RequestHygiene): (fields: Fields) => str
   const verdicts = new Map<string, boolean>()
 
   function allowed(name: string): boolean {
-    const lower = name.toLowerCase()
-    if (REQUEST_FRAMING.has(lower)) return false
-    if (injected.has(folded(lower))) return false
-    if (pass.has(lower)) return true
-    if (REQUEST_DENIED.has(lower)) return false
-    return !REQUEST_DENIED_PREFIXES.some((prefix) => lower.startsWith(prefix))
+    const plain = folded(name)
+    if (REQUEST_FRAMING.has(plain) || injected.has(plain)) return false
+    if (pass.has(name.toLowerCase())) return true
+    return !REQUEST_DENIED.has(plain) && !REQUEST_DENIED_PREFIXES.some((prefix) => plain.startsWith(prefix))
   }
 
   return function clean(fields) {

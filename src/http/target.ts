@@ -13,16 +13,14 @@ export function targetFault(target: string): string | undefined {
   if (path.includes('\\')) return 'the path contains a backslash'
   if (!path.includes('%') && !path.includes('/.') && !path.includes(';')) return undefined
   if (/%(?![0-9a-f]{2})/i.test(path)) return 'the path contains an incomplete percent-encoding'
-  if (/%(?:0[0-9a-f]|1[0-9a-f]|7f|5c)/i.test(path)) return 'the path contains an encoded control character or backslash'
-  // what the path would be to a server that decodes first and splits later, at any depth of decoding up to three
-  let decoded = path
-  for (let depth = 0; depth < 3; depth++) {
+  // what the path would be to a server that decodes first and splits later, however often; each round is shorter
+  for (let decoded = path; ;) {
+    if (/%(?:0[0-9a-f]|1[0-9a-f]|7f|5c)/i.test(decoded)) return 'the path contains an encoded control character or backslash'
     if (decoded.split('/').some(isDotSegment)) return 'the path contains a dot segment'
-    const next = decoded.replaceAll(/%(2e|2f|25|5c|3b)/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))).replaceAll('\\', '/')
-    if (next === decoded) break
+    const next = decoded.replaceAll(/%(2e|2f|25|3b)/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+    if (next === decoded) return undefined
     decoded = next
   }
-  return undefined
 }
 
 // `..;a=b` is `..` to servers that know path parameters
@@ -51,4 +49,9 @@ export function sidecarLinks(value: string, requestTarget: string, base: URL, pr
   return value.replaceAll(/<([^>]*)>|"(?:[^"\\]|\\.)*"/g, (whole, target: string | undefined) =>
     target === undefined ? whole : `<${sidecarReference(target, requestTarget, base, prefix)}>`
   )
+}
+
+/** The links of a `Link` field one by one, those of them that are well-formed in the simplest way (RFC 8288 §3). */
+export function linksIn(value: string): string[] {
+  return value.match(/<[^>]*>(?:\s*;\s*[^;,"\s=]+(?:="[^;,"\s]*"|=[^;,"\s]*)?)*/g) ?? []
 }

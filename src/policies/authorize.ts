@@ -75,10 +75,20 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
 
 /** The request with the credential on it, in place of any field of the same name, however spelled. */
 function authorized(request: Request, authorization: Authorization): Request {
-  const { query, clientCertificate } = authorization
+  const { query, clientCertificate, secrets } = authorization
+  const { interim } = request
   return {
     ...request,
     fields: withAuthorization(request.fields, authorization.fields),
+    ...(interim === undefined
+      ? {}
+      : {
+          interim: (status: number, fields: Fields) =>
+            interim(
+              status,
+              keepFields(fields, (_name, value) => !bears(value, secrets))
+            )
+        }),
     ...(query === undefined ? {} : { target: withQuery(request.target, query) }),
     ...(clientCertificate === undefined ? {} : { clientCertificate })
   }

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { Problem } from '../exchange/problem.ts'
 import type { Secret } from '../exchange/secret.ts'
-import { field } from '../http/fields.ts'
+import { field, hasField } from '../http/fields.ts'
 import { callerOf, type Caller } from './checks.ts'
 import type { Handler } from './http-server.ts'
 import { localAnswer } from './local-answer.ts'
@@ -84,7 +84,10 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
   await app.ready()
 
   return {
-    request: (message, response) => app.routing(message, response),
+    request(message, response) {
+      if (hasField(message.rawHeaders, 'expect')) response.writeContinue()
+      app.routing(message, response)
+    },
     upgrade: (_message, socket) => void socket.destroy(),
     close: () => app.close()
   }

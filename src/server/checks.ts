@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { Problem } from '../exchange/problem.ts'
 import type { SecretSource } from '../exchange/secret.ts'
-import { field, fieldList, fieldValues, type Fields } from '../http/fields.ts'
+import { isNamed, type Fields } from '../http/fields.ts'
 import { targetFault } from '../http/target.ts'
 
 export type CheckOptions = {
@@ -12,6 +12,8 @@ export type CheckOptions = {
   readonly allowOrigins: readonly string[]
   /** Shared secrets of callers; empty: no proof is asked for. */
   readonly clients: Readonly<Record<string, SecretSource>>
+  /** More header lines than these are refused. */
+  readonly headerCount: number
 }
 
 /** What a request looks like before anything is known about its upstream. */
@@ -22,8 +24,6 @@ export type Caller = {
   readonly httpVersion: string
   readonly localPort: number | undefined
 }
-
-const MAX_HEADER_LINES = 500
 
 export function callerOf(message: IncomingMessage): Caller {
   return {
@@ -45,11 +45,12 @@ export function checks(options: CheckOptions): (caller: Caller) => void {
   const clients = Object.values(options.clients)
 
   return function check(caller) {
-    if (caller.fields.length > 2 * MAX_HEADER_LINES) throw new Problem('headers-too-large', { detail: `more than ${MAX_HEADER_LINES} header lines` })
-    checkFraming(caller)
-    checkHost(caller, hosts)
-    checkBrowser(caller, origins)
-    if (clients.length > 0) checkClient(caller, clients)
+    if (caller.fields.length > 2 * options.headerCount) throw new Problem('headers-too-large', { detail: 'more header lines than limits.headerCount' })
+    const said = sayingsOf(caller.fields)
+    checkFraming(caller, said)
+    checkHost(caller, said, hosts)
+    checkBrowser(caller, said, origins)
+    if (clients.length > 0) checkClient(said.proof, clients)
     if (caller.method === 'TRACE' || caller.method === 'CONNECT' || caller.method === 'TRACK') {
       throw new Problem('bad-request', {
         status: 405,
@@ -59,25 +60,95 @@ export function checks(options: CheckOptions): (caller: Caller) => void {
     }
     const fault = targetFault(caller.target)
     if (fault !== undefined) throw new Problem('bad-request', { detail: fault })
-    if (hasOwnVia(caller.fields))
+    if (said.via !== undefined && isOwnVia(said.via))
       throw new Problem('bad-request', { status: 508, detail: 'the request has passed this proxy before: an upstream points back at it' })
   }
 }
 
-function checkFraming(caller: Caller): void {
-  if (caller.httpVersion !== '1.1' && caller.httpVersion !== '1.0')
-    throw new Problem('bad-request', { status: 505, detail: 'only HTTP/1.1 and HTTP/1.0 are spoken here' })
-  const lengths = fieldValues(caller.fields, 'content-length')
-  const codings = fieldList(caller.fields, 'transfer-encoding')
-  if (lengths.length > 1) throw new Problem('bad-request', { detail: 'more than one Content-Length' })
-  if (codings !== undefined && (lengths.length > 0 || codings.toLowerCase() !== 'chunked'))
-    throw new Problem('bad-request', { detail: 'ambiguous Transfer-Encoding' })
+/** The fields that decide at the door, values of repeated ones joined (RFC 9110 §5.3): what is said twice matches nothing. */
+type Sayings = {
+  hosts: number
+  host: string | undefined
+  lengths: number
+  coding: string | undefined
+  expect: string | undefined
+  origin: string | undefined
+  site: string | undefined
+  mode: string | undefined
+  destination: string | undefined
+  preflight: string | undefined
+  proof: string | undefined
+  via: string | undefined
 }
 
-function checkHost(caller: Caller, hosts: ReadonlySet<string>): void {
-  const values = fieldValues(caller.fields, 'host')
-  const [host] = values
-  if (host === undefined || values.length > 1) throw new Problem('bad-request', { detail: 'exactly one Host is needed' })
+// one pass over the names: the length of a name rules out nearly all others without comparing
+function sayingsOf(fields: Fields): Sayings {
+  const said: Sayings = {
+    hosts: 0,
+    host: undefined,
+    lengths: 0,
+    coding: undefined,
+    expect: undefined,
+    origin: undefined,
+    site: undefined,
+    mode: undefined,
+    destination: undefined,
+    preflight: undefined,
+    proof: undefined,
+    via: undefined
+  }
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string
+    const value = fields[i + 1] as string
+    switch (name.length) {
+      case 3:
+        if (isNamed(name, 'via')) said.via = joined(said.via, value)
+        break
+      case 4:
+        if (isNamed(name, 'host')) {
+          said.hosts += 1
+          said.host = value
+        }
+        break
+      case 6:
+        if (isNamed(name, 'origin')) said.origin = joined(said.origin, value)
+        else if (isNamed(name, 'expect')) said.expect = joined(said.expect, value)
+        break
+      case 14:
+        if (isNamed(name, 'content-length')) said.lengths += 1
+        else if (isNamed(name, 'sec-fetch-site')) said.site = joined(said.site, value)
+        else if (isNamed(name, 'sec-fetch-mode')) said.mode = joined(said.mode, value)
+        else if (isNamed(name, 'sec-fetch-dest')) said.destination = joined(said.destination, value)
+        else if (isNamed(name, 'attache-client')) said.proof = joined(said.proof, value)
+        break
+      case 17:
+        if (isNamed(name, 'transfer-encoding')) said.coding = joined(said.coding, value)
+        break
+      case 29:
+        if (isNamed(name, 'access-control-request-method')) said.preflight = value
+        break
+      default:
+    }
+  }
+  return said
+}
+
+function joined(earlier: string | undefined, value: string): string {
+  return earlier === undefined ? value : `${earlier}, ${value}`
+}
+
+function checkFraming(caller: Caller, { lengths, coding, expect }: Sayings): void {
+  if (caller.httpVersion !== '1.1' && caller.httpVersion !== '1.0')
+    throw new Problem('bad-request', { status: 505, detail: 'only HTTP/1.1 and HTTP/1.0 are spoken here' })
+  if (lengths > 1) throw new Problem('bad-request', { detail: 'more than one Content-Length' })
+  if (coding !== undefined && (lengths > 0 || caller.httpVersion === '1.0' || coding.toLowerCase() !== 'chunked'))
+    throw new Problem('bad-request', { detail: 'ambiguous Transfer-Encoding' })
+  if (expect !== undefined && expect.toLowerCase() !== '100-continue')
+    throw new Problem('bad-request', { status: 417, detail: 'the only expectation met here is 100-continue' })
+}
+
+function checkHost(caller: Caller, { host, hosts: count }: Sayings, hosts: ReadonlySet<string>): void {
+  if (host === undefined || count > 1) throw new Problem('bad-request', { detail: 'exactly one Host is needed' })
   if (!isAllowedHost(host.toLowerCase(), hosts, caller.localPort)) {
     throw new Problem('host-not-allowed', { detail: 'this Host is not one of ours; add it to allowHosts if the app should use it' })
   }
@@ -85,42 +156,38 @@ function checkHost(caller: Caller, hosts: ReadonlySet<string>): void {
 
 function isAllowedHost(host: string, hosts: ReadonlySet<string>, localPort: number | undefined): boolean {
   if (hosts.has(host)) return true
-  const parts = /^(.*?)(?::(\d+))?$/.exec(host)
-  const name = parts?.[1] ?? host
-  const port = parts?.[2]
-  if (!hosts.has(name)) return false
+  const [, name, port] = /^(.*):(\d{1,5})$/.exec(host) ?? []
+  if (name === undefined || !hosts.has(name)) return false
   // on a unix socket there is no port to compare
-  return port === undefined || localPort === undefined || Number(port) === localPort
+  return localPort === undefined || Number(port) === localPort
 }
 
-function checkBrowser(caller: Caller, origins: ReadonlySet<string>): void {
-  const origin = field(caller.fields, 'origin')
-  const isListed = origin !== undefined && origins.has(origin.toLowerCase())
-  if (origin !== undefined && !isListed) throw new Problem('origin-not-allowed', { detail: 'this Origin is not in allowOrigins' })
-  if (isListed) return
-  const site = field(caller.fields, 'sec-fetch-site')
-  if (site === 'cross-site' || site === 'same-site') throw new Problem('origin-not-allowed', { detail: 'requests of web pages are refused' })
-  if (field(caller.fields, 'sec-fetch-mode') === 'navigate' || field(caller.fields, 'sec-fetch-dest') === 'document') {
+// what documents are loaded into; anything else a page asks for says which site it is from
+const BROWSED = /navigate|document|frame|embed|object/i
+
+function checkBrowser(caller: Caller, said: Sayings, origins: ReadonlySet<string>): void {
+  if (said.origin !== undefined) {
+    if (origins.has(said.origin.toLowerCase())) return
+    throw new Problem('origin-not-allowed', { detail: 'this Origin is not in allowOrigins' })
+  }
+  const { site, mode, destination } = said
+  // whatever browsers may say one day, only these two are no other site
+  if (site !== undefined && site !== 'none' && site !== 'same-origin') throw new Problem('origin-not-allowed', { detail: 'requests of web pages are refused' })
+  if ((mode !== undefined && BROWSED.test(mode)) || (destination !== undefined && BROWSED.test(destination)))
     throw new Problem('origin-not-allowed', { detail: 'this is not a place to browse' })
-  }
-  if (caller.method === 'OPTIONS' && field(caller.fields, 'access-control-request-method') !== undefined) {
-    throw new Problem('origin-not-allowed', { detail: 'preflight requests end here' })
-  }
+  if (caller.method === 'OPTIONS' && said.preflight !== undefined) throw new Problem('origin-not-allowed', { detail: 'preflight requests end here' })
 }
 
-function checkClient(caller: Caller, clients: readonly SecretSource[]): void {
-  const proofs = fieldValues(caller.fields, 'attache-client')
-  const [proof] = proofs
+function checkClient(proof: string | undefined, clients: readonly SecretSource[]): void {
   const given = digest(proof ?? '')
   let isKnown = false
   // every secret is compared, so that the time taken tells nothing
   for (const client of clients) isKnown = timingSafeEqual(given, digest(client.read().reveal())) || isKnown
-  if (proofs.length !== 1 || !isKnown) throw new Problem('client-not-allowed', { detail: 'send the shared secret as Attache-Client' })
+  if (proof === undefined || !isKnown) throw new Problem('client-not-allowed', { detail: 'send the shared secret as Attache-Client' })
 }
 
-function hasOwnVia(fields: Fields): boolean {
-  const via = fieldList(fields, 'via')
-  return via !== undefined && /(?:^|[\s,])(?:[^\s,]+\s+)attache(?:\s|,|$)/i.test(via)
+function isOwnVia(via: string): boolean {
+  return /(?:^|[\s,])(?:[^\s,]+\s+)attache(?:\s|,|$)/i.test(via)
 }
 
 function digest(text: string): Buffer {

@@ -6,7 +6,7 @@ import { CallerGone, Problem } from '../exchange/problem.ts'
 import { field } from '../http/fields.ts'
 import type { Authorization } from '../tokens/source.ts'
 import { callerOf, type Caller } from './checks.ts'
-import { answerPreflight, refuseRequest, serve, type Door, type DownstreamTools } from './downstream.ts'
+import { answerPreflight, refuseRequest, serve, turnAway, type Door, type DownstreamTools } from './downstream.ts'
 import { refuse, type Handler } from './http-server.ts'
 
 export type DataPortOptions = {
@@ -111,7 +111,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       try {
         options.check(callerOf(message))
       } catch (problem) {
-        return refuseRequest(message, response, asProblem(problem), tools)
+        return turnAway(message, response, asProblem(problem), tools)
       }
       if (isPreflight(message)) return answerPreflight(message, response)
       message.headers = {}

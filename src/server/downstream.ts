@@ -1,17 +1,21 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Readable } from 'node:stream'
 import type { Send } from '../exchange/chain.ts'
 import type { Report } from '../exchange/events.ts'
 import type { Clock } from '../exchange/clock.ts'
 import { pathOf, type Request, type Response, type Trace } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
-import { field, isNamed, type Fields } from '../http/fields.ts'
-import { sidecarLinks, sidecarReference } from '../http/target.ts'
+import { field, fieldValues, isNamed, type Fields } from '../http/fields.ts'
+import { linksIn, sidecarLinks, sidecarReference } from '../http/target.ts'
+import { SPOILED } from './http-server.ts'
 import { localAnswer } from './local-answer.ts'
 import { hasBody, receiveBody, type UploadLimits } from './upload.ts'
 import { wishesOf, withoutWishes } from './wishes.ts'
 
 /** Bodies up to here leave in the same write as their header; above, copying costs more than a second buffer. */
 const ONE_WRITE_BYTES = 16 * 1024
+/** Real milliseconds for which the rest of an upload is still read after its answer. */
+const LINGER_MS = 2000
 
 /** One upstream as the data port sees it: how requests are made ready for it, and where they go. */
 export type Door = {
@@ -45,7 +49,7 @@ export type DownstreamTools = {
 export async function serve(message: IncomingMessage, response: ServerResponse, door: Door, tools: DownstreamTools): Promise<void> {
   const exchange = new Exchange(message, response, door, tools)
   try {
-    const request = exchange.request(receiveBody(message, door.upload, tools.clock))
+    const request = exchange.request(receiveBody(message, response, door.upload, tools.clock))
     exchange.answer(await door.send(request instanceof Promise ? await request : request))
   } catch (error) {
     exchange.fail(error)
@@ -76,6 +80,11 @@ export function refuseRequest(message: IncomingMessage, response: ServerResponse
   new Exchange(message, response, undefined, tools).fail(problem)
 }
 
+/** Answers somebody who is not listened to, and closes the connection: whoever sent this is no caller of ours. */
+export function turnAway(message: IncomingMessage, response: ServerResponse, problem: Problem, tools: DownstreamTools): void {
+  new Exchange(message, response, undefined, tools).turnAway(problem)
+}
+
 /** Answers the preflight request of a listed origin (the checks have refused all others); it never goes upstream. */
 export function answerPreflight(message: IncomingMessage, response: ServerResponse): void {
   const asked = field(message.rawHeaders, 'access-control-request-headers')
@@ -91,7 +100,7 @@ export function answerPreflight(message: IncomingMessage, response: ServerRespon
     .end()
 }
 
-// the checks let only listed origins get this far
+// the checks let only listed origins get as far as an answer with these
 function browserFields(fields: Fields): string[] {
   const allowed = field(fields, 'origin')
   return allowed === undefined ? [] : ['Access-Control-Allow-Origin', allowed, 'Access-Control-Expose-Headers', '*', 'Vary', 'Origin']
@@ -110,6 +119,9 @@ class Exchange {
   #operation = 'other'
   #source: Response['source'] = 'local'
   #problem: Problem | undefined
+  #isStranger = false
+  #isBroken = false
+  #upload: Readable | undefined
 
   constructor(message: IncomingMessage, response: ServerResponse, door: Door | undefined, tools: DownstreamTools) {
     this.#message = message
@@ -132,6 +144,7 @@ class Exchange {
   #request(body: Request['body']): Request {
     const door = this.#door
     if (door === undefined) throw new Problem('unknown-upstream')
+    if (body.kind === 'stream') this.#upload = body.stream
     const method = this.#message.method ?? 'GET'
     const received = this.#message.rawHeaders
     const path = pathOf(this.#target)
@@ -155,14 +168,13 @@ class Exchange {
     }
   }
 
-  // 103 is for the app to start early; 100 has been answered by node, 102 says nothing
+  // 103 is for the app to start early, and only its links can be of use before the answer; 100 is said here, 102 says nothing
   readonly #interim = (status: number, fields: Fields): void => {
     const response = this.#response
-    if (status !== 103 || response.headersSent || response.destroyed || this.#message.httpVersion === '1.0') return
-    const hints: Record<string, string[]> = {}
-    for (let i = 0; i < fields.length; i += 2) (hints[(fields[i] as string).toLowerCase()] ??= []).push(fields[i + 1] as string)
-    const links = hints['link']
-    if (links !== undefined) response.writeEarlyHints({ ...hints, link: links })
+    const door = this.#door
+    if (status !== 103 || door === undefined || response.headersSent || response.destroyed || this.#message.httpVersion === '1.0') return
+    const link = fieldValues(fields, 'link').flatMap((value) => linksIn(sidecarLinks(value, this.#target, door.base, door.prefix)))
+    if (link.length > 0) response.writeEarlyHints({ link })
   }
 
   answer(answer: Response): void {
@@ -173,24 +185,70 @@ class Exchange {
       if (body.kind === 'stream') body.stream.destroy()
       return
     }
-    const fields = this.#outgoing(answer)
-    if (body.kind === 'none') {
-      response.writeHead(answer.status, fields).end()
-      return
-    }
-    if (body.kind === 'bytes') {
-      response.writeHead(answer.status, fields)
-      if (this.#message.method === 'HEAD') response.end()
+    response.writeHead(answer.status, this.#outgoing(answer))
+    const isWhole = body.kind !== 'stream'
+    if (isWhole && !this.#hasUnreadUpload()) {
+      if (body.kind === 'none' || this.#message.method === 'HEAD') response.end()
       // node sends header and body in one write when both are strings; latin-1 keeps every byte
       else if (body.bytes.length <= ONE_WRITE_BYTES) response.end(body.bytes.toString('latin1'), 'latin1')
-      else response.end(body.bytes)
+      else this.#watchReader().end(body.bytes)
       return
     }
-    response.writeHead(answer.status, fields)
     // an event stream may stay silent after its header: the caller must have the header now
     response.flushHeaders()
-    body.stream.on('error', () => response.destroy())
-    body.stream.pipe(response)
+    if (isWhole) {
+      if (body.kind === 'bytes' && this.#message.method !== 'HEAD') response.write(body.bytes)
+      this.#linger()
+      return
+    }
+    body.stream.on('error', (error) => this.#breakOff(error))
+    body.stream.on('end', () => (this.#hasUnreadUpload() ? this.#linger() : response.end()))
+    body.stream.pipe(this.#watchReader(), { end: false })
+  }
+
+  #breakOff(error: Error): void {
+    this.#isBroken = true
+    if (error instanceof Problem) this.#problem = error
+    this.#response.destroy()
+  }
+
+  // an upload may be answered before it has arrived; what is left of it would be taken for the next request
+  #hasUnreadUpload(): boolean {
+    return !this.#message.complete && hasBody(this.#message.rawHeaders)
+  }
+
+  /**
+   * Ends an answer that came before the end of its request: a connection closed with bytes unread is reset, and the caller
+   * might lose the answer (RFC 9112 §9.6). So the rest is read and thrown away, for a moment.
+   */
+  #linger(): void {
+    const { clock } = this.#tools
+    const message = this.#message
+    const timer = clock.after(LINGER_MS / clock.realMs(1), end)
+    const response = this.#response
+    function end(): void {
+      timer.cancel()
+      response.end()
+    }
+    this.#upload?.destroy()
+    message.once('end', end)
+    message.once('close', end)
+    response.once(SPOILED, end)
+    message.resume()
+  }
+
+  // a caller that takes nothing of what is there for it is gone in all but name
+  #watchReader(): ServerResponse {
+    const response = this.#response
+    const patienceMs = this.#door === undefined ? 0 : this.#tools.clock.realMs(this.#door.upload.bodyMs)
+    return response.setTimeout(patienceMs, () => {
+      if (response.writableLength > 0) response.destroy()
+    })
+  }
+
+  turnAway(problem: Problem): void {
+    this.#isStranger = true
+    this.fail(problem)
   }
 
   fail(error: unknown): void {
@@ -236,9 +294,8 @@ class Exchange {
     if (length !== undefined && !isLengthless) outgoing.push('Content-Length', length)
     if (answer.cacheStatus !== undefined) outgoing.push('Cache-Status', `attache; ${answer.cacheStatus}`)
     outgoing.push('Via', '1.1 attache', 'Attache-Attempts', String(this.#trace.attempts), 'Server-Timing', this.#timing())
-    if (this.#tools.servesBrowsers) outgoing.push(...browserFields(this.#message.rawHeaders))
-    // what is left of an unread upload would be taken for the next request
-    if (this.#tools.isDraining() || (!this.#message.complete && hasBody(this.#message.rawHeaders))) outgoing.push('Connection', 'close')
+    if (this.#tools.servesBrowsers && !this.#isStranger) outgoing.push(...browserFields(this.#message.rawHeaders))
+    if (this.#isStranger || this.#tools.isDraining() || this.#hasUnreadUpload()) outgoing.push('Connection', 'close')
     return outgoing
   }
 
@@ -258,8 +315,9 @@ class Exchange {
   }
 
   #closed(): void {
-    const callerGone = !this.#response.writableFinished
-    if (callerGone) this.#caller.abort(new CallerGone())
+    const isCutShort = !this.#response.writableFinished
+    const callerGone = isCutShort && !this.#isBroken
+    if (isCutShort) this.#caller.abort(new CallerGone())
     this.#tools.underWay(-1)
     this.#tools.report({
       kind: 'request',

@@ -39,7 +39,7 @@ export async function openGeneration(config: Config, parts: GenerationParts): Pr
   const credentials = await openCredentials(config.credentials, { ...parts, version: VERSION, tokenFetch: tokenFetch() })
   const expiry: ExpiryWatch = watchExpiry(credentials, parts)
   const upstreams = new Map(Object.entries(config.upstreams).map(([name, upstream]) => [name, openUpstream(name, upstream, config, { ...parts, credentials })]))
-  const check = checks({ allowHosts: config.allowHosts, allowOrigins: config.allowOrigins, clients: config.clients })
+  const check = checks({ ...config, headerCount: config.limits.headerCount })
 
   function port(doors: readonly Door[]): Promise<DataPort> {
     return dataPort({ doors, check, authorizeUpgrade, own: parts.own }, { ...parts.downstream, servesBrowsers: config.allowOrigins.length > 0 })

@@ -22,6 +22,9 @@ export type ServerLimits = {
   readonly isUpgrade: (message: IncomingMessage) => boolean
 }
 
+/** Emitted on an answer that waits for the rest of its request: it will not come. */
+export const SPOILED = 'spoiled'
+
 /** A node server with every limit and timeout set here, whatever the defaults of node or Fastify are. */
 export function httpServer(limits: ServerLimits, handler: () => Handler): Server {
   const server = createServer({
@@ -32,24 +35,63 @@ export function httpServer(limits: ServerLimits, handler: () => Handler): Server
     connectionsCheckingInterval: 1000,
     keepAliveTimeout: limits.keepAliveMs,
     insecureHTTPParser: false,
-    requireHostHeader: true,
+    // the checks do, in our words
+    requireHostHeader: false,
     noDelay: true,
-    shouldUpgradeCallback: limits.isUpgrade
+    shouldUpgradeCallback(message) {
+      if (limits.isUpgrade(message)) return true
+      ignored = message
+      return false
+    }
   })
+  // node forgets what it has read behind a request whose upgrade is ignored: such a connection cannot go on
+  let ignored: IncomingMessage | undefined
+  // the answer last begun on a connection
+  const latest = new WeakMap<Duplex, ServerResponse>()
+
+  function receive(message: IncomingMessage, response: ServerResponse): void {
+    if (message === ignored) {
+      ignored = undefined
+      response.shouldKeepAlive = false
+    }
+    latest.set(message.socket, response)
+    handler().request(message, response)
+  }
+
   // beyond this number node would hide lines silently: count them all, the checks refuse too many
   server.maxHeadersCount = 0
   server.maxConnections = limits.connections
   server.timeout = 0
   server.maxRequestsPerSocket = 0
 
-  server.on('request', (message, response) => handler().request(message, response))
+  server.on('request', receive)
+  // a body is asked for (100) by whoever reads it, once nothing speaks against it
+  server.on('checkContinue', receive)
+  server.on('checkExpectation', receive)
   server.on('upgrade', (message, socket, head) => handler().upgrade(message, socket, head))
   server.on('connect', (_message, socket) => refuse(socket, new Problem('bad-request', { status: 405, detail: 'CONNECT is never passed on' })))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy()
-    return refuse(socket, clientProblem(error))
+    if (error.code === 'ECONNRESET') return void socket.destroy()
+    // our last word on this connection is on its way
+    if (socket.writableEnded) return undefined
+    const response = latest.get(socket)
+    if (response === undefined || response.writableFinished) return refuse(socket, clientProblem(error))
+    return spoiled(socket, response, error)
   })
   return server
+}
+
+/** Bytes that are no request, while an answer is owed: it must not be taken for the answer to them, nor theirs for it. */
+function spoiled(socket: Duplex, response: ServerResponse, error: NodeJS.ErrnoException): void {
+  const isOwnBody = !response.req.complete
+  // it is the body of this very request that is broken, and nobody has answered yet
+  if (isOwnBody && response.socket === socket && !response.headersSent) return refuse(socket, clientProblem(error))
+  // it is answered already, or never will be
+  if (isOwnBody) return response.emit(SPOILED) ? undefined : void socket.destroy()
+  if (!response.shouldKeepAlive) return undefined
+  response.shouldKeepAlive = false
+  response.once('finish', () => socket.end())
+  return undefined
 }
 
 function clientProblem(error: NodeJS.ErrnoException): Problem {

@@ -146,7 +146,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       }
     },
     {
-      check: checks({ allowHosts: first.config.allowHosts, allowOrigins: first.config.allowOrigins, clients: {} }),
+      check: checks({ ...first.config, clients: {}, headerCount: first.config.limits.headerCount }),
       isLoopback: isLoopback(adminOptions.listen),
       token: adminOptions.token?.read
     }

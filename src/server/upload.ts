@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import type { Clock } from '../exchange/clock.ts'
 import { NO_BODY, type Body } from '../exchange/message.ts'
@@ -10,21 +10,25 @@ export type UploadLimits = {
   readonly bodyBytes: number
   /** Bodies up to here are read whole before anything is sent, and so can be sent again (after a 401, by retry). */
   readonly bufferBytes: number
-  /** The buffered part must have arrived within this time; a longer body must go on moving at this pace. */
+  /** The buffered part must have arrived within this time; a longer body must go on moving, by 256 bytes a second or so. */
   readonly bodyMs: number
 }
 
+// per half of `bodyMs`
+const LEAST_BYTES = 8 * 1024
+
 /**
- * Receives a request body: nothing, the whole of it as bytes, or a stream when it is larger than the buffer.
+ * Receives a request body, which a caller that waits to be asked (`Expect: 100-continue`) is asked for: nothing, the whole of it as bytes, or a stream when it is larger than the buffer.
  * Rejects with `body-too-large`, `bad-request` (408, too slow) or `CallerGone`.
  */
-export function receiveBody(message: IncomingMessage, limits: UploadLimits, clock: Clock): Body | Promise<Body> {
+export function receiveBody(message: IncomingMessage, response: ServerResponse, limits: UploadLimits, clock: Clock): Body | Promise<Body> {
   const announced = field(message.rawHeaders, 'content-length')
   const isChunked = hasField(message.rawHeaders, 'transfer-encoding')
   if (announced === undefined && !isChunked) return NO_BODY
   const sizeBytes = announced === undefined ? undefined : Number(announced)
   if (sizeBytes === 0) return NO_BODY
   if (sizeBytes !== undefined && sizeBytes > limits.bodyBytes) throw tooLarge()
+  if (hasField(message.rawHeaders, 'expect')) response.writeContinue()
   return gather(message, sizeBytes, limits, clock)
 }
 
@@ -93,9 +97,14 @@ class UploadStream extends Readable {
     this.#clock = clock
     this.readAt = clock.now()
     let total = received.reduce((sum, chunk) => sum + chunk.length, 0)
-    const timer = clock.after(limits.bodyMs, () => this.destroy(tooSlow()))
+    let judgedAt = 0
+    const timer = clock.after(limits.bodyMs / 2, () => {
+      // paused, it is the provider who keeps the caller waiting
+      if (!message.isPaused() && total - judgedAt < LEAST_BYTES) return this.destroy(tooSlow())
+      judgedAt = total
+      return timer.refresh()
+    })
     const onData = (chunk: Buffer): void => {
-      timer.refresh()
       total += chunk.length
       if (total > limits.bodyBytes) this.destroy(tooLarge())
       else if (!this.push(chunk)) message.pause()

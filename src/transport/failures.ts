@@ -18,10 +18,10 @@ function classify(error: unknown): Verdict {
   if (error instanceof errors.HeadersOverflowError) return ['upstream-protocol', 'http_response_header_section_size', 'the answer’s header is too large']
   if (error instanceof errors.ResponseContentLengthMismatchError)
     return ['upstream-protocol', 'http_response_incomplete', 'the answer’s body does not have the announced length']
+  // undici's words for an answer nobody asked for, and for a protocol nobody asked for
+  if (error instanceof errors.SocketError && error.message.startsWith('bad ')) return MALFORMED
   if (error instanceof errors.HTTPParserError) {
-    return error.message.includes('Overflow')
-      ? ['upstream-protocol', 'http_response_header_section_size', 'the answer’s header is too large']
-      : ['upstream-protocol', 'http_protocol_error', 'the answer is not well-formed HTTP']
+    return error.message.includes('Overflow') ? ['upstream-protocol', 'http_response_header_section_size', 'the answer’s header is too large'] : MALFORMED
   }
   const systemCode = systemCodeOf(error)
   if (systemCode !== undefined) {
@@ -35,6 +35,7 @@ function classify(error: unknown): Verdict {
   return ['upstream-unreachable', 'destination_unavailable', 'the provider cannot be reached']
 }
 
+const MALFORMED: Verdict = ['upstream-protocol', 'http_protocol_error', 'the answer is not well-formed HTTP']
 const UNTRUSTED: Verdict = ['upstream-unreachable', 'tls_certificate_error', 'the provider’s TLS certificate was not accepted']
 const NO_HANDSHAKE: Verdict = ['upstream-unreachable', 'tls_protocol_error', 'the TLS handshake failed']
 const DNS_FAILURE: Verdict = ['upstream-unreachable', 'dns_error', 'the provider’s name does not resolve']

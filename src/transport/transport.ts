@@ -150,6 +150,8 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+    // nobody asked for another protocol (101)
+    if (status < 100 || status > 599 || status === 101) throw malformed('the answer’s status makes no sense')
     if (status < 200) {
       this.#informational += 1
       if (this.#informational > INFORMATIONAL_ANSWERS) throw malformed('the provider sends interim answers without end')
@@ -157,7 +159,6 @@ class Attempt implements Dispatcher.DispatchHandler {
       return
     }
     const received = decoded(controller.rawHeaders)
-    if (status > 599) throw malformed('the answer’s status is not one of HTTP')
     if (received.length > 2 * ANSWER_HEADER_LINES) throw malformed('the answer has too many header lines')
     if (fieldValues(received, 'location').length > 1) throw malformed('the answer has two Location fields')
     this.#count(String(status), status >= 500 || status === 429 ? 'failure' : 'success')

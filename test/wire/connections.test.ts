@@ -95,7 +95,7 @@ describe('answers in progress', () => {
     cleanUps.push(async () => server.close())
     const sidecar = await started(`upstreams: { up: { baseUrl: "http://127.0.0.1:${(server.address() as AddressInfo).port}" } }`)
     const { text } = await exchangeRaw(sidecar.dataUrl, `GET /up/x HTTP/1.1\r\nHost: ${new URL(sidecar.dataUrl).host}\r\nConnection: close\r\n\r\n`)
-    expect(text).toMatch(/^HTTP\/1\.1 103 Early Hints\r\nLink: <\/style\.css>; rel=preload\r\n/i)
+    expect(text).toMatch(/^HTTP\/1\.1 103 Early Hints\r\nLink: <\/up\/style\.css>; rel=preload\r\n/i)
     expect(text).toMatch(/HTTP\/1\.1 200 OK/)
     expect(text.endsWith('ok')).toBe(true)
   })
