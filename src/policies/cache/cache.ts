@@ -14,7 +14,7 @@ import { ageMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
 import { changes } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
-import { flights } from './flights.ts'
+import { flights, type Outcome } from './flights.ts'
 import { headKey, keys } from './keys.ts'
 import type { CacheOptions } from './options.ts'
 import { hitStatus, serve, serveHit } from './serving.ts'
@@ -116,7 +116,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   async function alone(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
     const { request, next, key } = enquiry
     report(happened.miss)
-    const { response } = await exchange.ask(request, next, situationOf(enquiry, found, nobody))
+    const { response } = await exchange.ask(request, next, situationOf(enquiry, found))
     if (request.method === 'HEAD' && response.source === 'upstream') exchange.learnFromHead(request, response, key)
     announced(request, response)
     return response
@@ -131,7 +131,12 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     for (let tries = 0; tries < 2; tries++) {
       const flight = underWay.get(flightKey)
       if (flight === undefined) return underWay.isUnshared(flightKey, clock.now()) ? alone(enquiry, held) : lead(enquiry, flightKey, held)
-      const outcome = await flight.join(request.signal)
+      let outcome: Outcome
+      try {
+        outcome = await flight.join(request.signal)
+      } catch (error) {
+        return staleInstead(error, enquiry, held)
+      }
       if (outcome.kind === 'kept' && mayUse(outcome.answer, request, asked)) {
         report(happened.collapsed)
         report(happened.avoidedCollapsed)
@@ -147,8 +152,19 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   async function lead(enquiry: Enquiry, flightKey: string, found: Found | undefined): Promise<Response> {
     const { request, next } = enquiry
     report(happened.miss)
-    const response = await underWay.lead(request, next, flightKey, situationOf(enquiry, found, nobody))
-    announced(request, response)
+    try {
+      const response = await underWay.lead(request, next, flightKey, situationOf(enquiry, found))
+      announced(request, response)
+      return response
+    } catch (error) {
+      return staleInstead(error, enquiry, found)
+    }
+  }
+
+  /** A caller whose time is up while it waits for others may have to do with the stale answer. */
+  function staleInstead(error: unknown, { request, asked }: Enquiry, found: Found | undefined): Response {
+    const response = found === undefined ? undefined : exchange.standIn(found.answer, request, asked, error)
+    if (response === undefined) throw error
     return response
   }
 
@@ -168,15 +184,15 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
       deadlineAt: clock.now() + BACKGROUND_MS,
       trace: { attempts: 0, upstreamMs: 0, waitMs: 0, tokenMs: 0, sent: false }
     }
-    underWay.send(asking, next, flightKey, { key: answer.key, asked: PLAIN, held: answer, reason: 'stale', isWanted: everybody })
+    underWay.send(asking, next, flightKey, { key: answer.key, asked: PLAIN, held: answer, reason: 'stale' })
   }
 
-  function situationOf({ request, asked, key }: Enquiry, found: Found | undefined, isWanted: () => boolean): Situation {
+  function situationOf({ request, asked, key }: Enquiry, found: Found | undefined): Situation {
     const ownKey = request.method === 'HEAD' ? headKey(key) : key
-    if (found === undefined) return { key: ownKey, asked, held: undefined, reason: store.variants(key).length > 0 ? 'vary-miss' : 'uri-miss', isWanted }
+    if (found === undefined) return { key: ownKey, asked, held: undefined, reason: store.variants(key).length > 0 ? 'vary-miss' : 'uri-miss' }
     const { answer: held, ageMs } = found
     const isFresh = !held.control.isNoCache && ageMs < held.lifetimeMs
-    return { key: ownKey, asked, held, reason: isFresh ? 'request' : 'stale', isWanted }
+    return { key: ownKey, asked, held, reason: isFresh ? 'request' : 'stale' }
   }
 
   /** Past the cache on the caller's wish: neither answered from it nor stored. */
@@ -210,7 +226,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     if (own === undefined || referencedTarget(own, request.target, base) !== request.target) return marked
     const reading: Request = { ...request, method: 'GET' }
     const enquiry = { request: reading, next, asked: PLAIN, key: keyOf(request, askedOf(request.fields)) }
-    return exchange.adopt(marked, reading, situationOf(enquiry, undefined, nobody))
+    return exchange.adopt(marked, reading, situationOf(enquiry, undefined))
   }
 
   /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */
@@ -272,12 +288,4 @@ function referenced(request: Request, response: Response, base: URL | undefined)
   return [field(response.fields, 'location'), field(response.fields, 'content-location')].flatMap((reference) => {
     return (reference === undefined ? undefined : referencedTarget(reference, request.target, base)) ?? []
   })
-}
-
-// Who besides the caller wants the whole answer.
-function nobody(): boolean {
-  return false
-}
-function everybody(): boolean {
-  return true
 }

@@ -25,8 +25,8 @@ export type Situation = {
   /** A stored answer that may not be used without asking, or not any more. */
   readonly held: StoredAnswer | undefined
   readonly reason: ForwardReason
-  /** Whether anybody but the one who asked waits for the whole answer. */
-  readonly isWanted: () => boolean
+  /** The flight others may have joined; undefined where the one who asks is alone. */
+  readonly flight?: AbortSignal
 }
 
 export type Exchanged = {
@@ -38,6 +38,8 @@ export type Exchanged = {
 
 export type Exchange = {
   ask(request: Request, next: Send, situation: Situation): Promise<Exchanged>
+  /** The held answer in place of a failure, undefined where it may not stand in for this one. */
+  standIn(held: StoredAnswer, request: Request, asked: Asked, error: unknown): Response | undefined
   /** Stores the answer to another method that stands for GET, given the request GET would have been. */
   adopt(response: Response, request: Request, situation: Situation): Response
   /** Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5). */
@@ -80,9 +82,9 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     try {
       response = await next(asking === undefined ? request : { ...request, fields: asking })
     } catch (error) {
-      const failure = isProblem(error) ? FAILURES[error.code] : undefined
-      if (held === undefined || failure === undefined || !isProblem(error) || !maySubstitute(held, asked, failure)) throw error
-      return { response: substitute(held, request, asked, undefined, error.code), shared: undefined }
+      const response = held === undefined ? undefined : standIn(held, request, asked, error)
+      if (response === undefined) throw error
+      return { response, shared: undefined }
     }
     const { status } = response
     if (asking !== undefined && held !== undefined && status === 304) {
@@ -175,7 +177,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
       return { response: marked, shared: undefined }
     }
     if (body.kind === 'stream') {
-      const fill = new Fill(body.stream, { sizeBytes: body.sizeBytes, limitBytes: options.maxEntryBytes, budget, isWanted: situation.isWanted })
+      const fill = new Fill(body.stream, { sizeBytes: body.sizeBytes, limitBytes: options.maxEntryBytes, budget, flight: situation.flight })
       const whole = fill.whole.then((bytes) => (bytes === undefined ? undefined : keep(draft, bytes, request, journey)))
       const passing: Response = { ...marked, body: { kind: 'stream', stream: fill, sizeBytes: body.sizeBytes } }
       return { response: passing, shared: isFreshOnArrival(draft) ? whole : undefined }
@@ -217,13 +219,19 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
 
   function headDraft(stored: StoredAnswer, request: Request, response: Response): Draft | undefined {
     const newer = dated(storableFields(response.fields, responseControl(response.fields, mode), mode), clock.wallNow())
-    const situation: Situation = { key: stored.key, asked: PLAIN, held: stored, reason: 'stale', isWanted: () => false }
+    const situation: Situation = { key: stored.key, asked: PLAIN, held: stored, reason: 'stale' }
     return drafted({ ...request, method: 'GET' }, stored.status, updatedFields(stored.fields, newer), situation, departure(request))
   }
 
   function mayFit(body: Body): boolean {
     const sizeBytes = body.kind === 'bytes' ? body.bytes.length : body.kind === 'stream' ? (body.sizeBytes ?? 0) : 0
     return sizeBytes <= options.maxEntryBytes
+  }
+
+  function standIn(held: StoredAnswer, request: Request, asked: Asked, error: unknown): Response | undefined {
+    if (!isProblem(error)) return undefined
+    const failure = FAILURES[error.code]
+    return failure !== undefined && maySubstitute(held, asked, failure) ? substitute(held, request, asked, undefined, error.code) : undefined
   }
 
   function maySubstitute(held: StoredAnswer, asked: Asked, failure: Failure): boolean {
@@ -240,7 +248,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return serve(held, request, asked, now, { source: 'stale', cacheStatus })
   }
 
-  return { ask, adopt, learnFromHead }
+  return { ask, standIn, adopt, learnFromHead }
 }
 
 /** Whether an answer to HEAD is about the very content that is stored (RFC 9111 §4.3.5). */

@@ -9,8 +9,8 @@ export type FillOptions = {
   /** A longer body is not collected; its reader gets it all the same. */
   readonly limitBytes: number
   readonly budget: Budget
-  /** Whether anybody but the reader waits for the whole. */
-  readonly isWanted: () => boolean
+  /** The flight of those who wait for the whole, aborted when the last one has left; undefined where only the reader wants it. */
+  readonly flight: AbortSignal | undefined
 }
 
 /**
@@ -38,6 +38,7 @@ export class Fill extends Readable {
     source.on('end', () => this.#ended())
     source.on('error', (error) => this.#broken(error))
     source.on('close', () => this.#broken(new Error('the body ended before it was complete')))
+    options.flight?.addEventListener('abort', () => this.#stop(null), { once: true })
   }
 
   override _read(): void {
@@ -45,14 +46,13 @@ export class Fill extends Readable {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    if (this.#chunks === undefined || !this.#options.isWanted()) this.#stop(error)
+    if (this.#chunks === undefined || this.#options.flight === undefined) this.#stop(error)
     // whoever else wants the whole is still served
     else this.#source.resume()
     done(error)
   }
 
-  /** Nobody wants the copy any more. */
-  giveUp(): void {
+  #giveUp(): void {
     this.#release(undefined)
     if (this.destroyed) this.#stop(null)
   }
@@ -61,7 +61,7 @@ export class Fill extends Readable {
     if (this.#chunks !== undefined) {
       this.#collectedBytes += chunk.length
       this.#options.budget.usedBytes += chunk.length
-      if (this.#collectedBytes > this.#options.limitBytes || this.#options.budget.usedBytes > this.#options.budget.maxBytes) this.giveUp()
+      if (this.#collectedBytes > this.#options.limitBytes || this.#options.budget.usedBytes > this.#options.budget.maxBytes) this.#giveUp()
       else this.#chunks.push(chunk)
     }
     if (this.destroyed) return

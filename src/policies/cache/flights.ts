@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import type { Send } from '../../exchange/chain.ts'
 import type { Clock } from '../../exchange/clock.ts'
 import { NO_BODY, discard, type Body, type Request, type Response } from '../../exchange/message.ts'
@@ -27,11 +28,6 @@ export class Flight {
 
   get signal(): AbortSignal {
     return this.#controller.signal
-  }
-
-  /** How many want its outcome, the one who started it included until it leaves. */
-  get wanted(): number {
-    return this.#wanted
   }
 
   land(outcome: Outcome): void {
@@ -86,17 +82,21 @@ export function flights(exchange: Exchange, clock: Clock): Flights {
     const flight = new Flight(request.target)
     const gone = Promise.withResolvers<never>()
     let body: Body = NO_BODY
+    let hasLeft = false
     function leave(): void {
+      if (hasLeft) return
+      hasLeft = true
       gone.reject(signal.reason)
       flight.leave(signal.reason)
       discard(body)
     }
     signal.addEventListener('abort', leave, { once: true })
-    const landing = fly(flight, key, request, next, { ...situation, isWanted: () => flight.wanted > 0 })
+    const landing = fly(flight, key, request, next, situation)
     try {
       const response = await Promise.race([landing, gone.promise])
       body = response.body
-      if (body.kind !== 'stream') signal.removeEventListener('abort', leave)
+      if (body.kind === 'stream') ifLetGo(body.stream, leave)
+      else signal.removeEventListener('abort', leave)
       return response
     } catch (error) {
       // whoever waits for the flight goes on without us; what was meant for us is let go
@@ -113,7 +113,7 @@ export function flights(exchange: Exchange, clock: Clock): Flights {
   async function fly(flight: Flight, key: string, request: Request, next: Send, situation: Situation): Promise<Response> {
     open.set(key, flight)
     try {
-      const { response, shared } = await exchange.ask({ ...request, signal: flight.signal }, next, situation)
+      const { response, shared } = await exchange.ask({ ...request, signal: flight.signal }, next, { ...situation, flight: flight.signal })
       void Promise.resolve(shared).then((answer) => {
         close(key, flight)
         if (answer !== undefined) unshared.delete(key)
@@ -145,6 +145,13 @@ export function flights(exchange: Exchange, clock: Clock): Flights {
     closePrefix: (prefix) => closeWhere((other) => other.startsWith(prefix)),
     isUnshared: (key, now) => unshared.has(key, now)
   }
+}
+
+/** Once the header is out, a caller leaves by letting go of the body. */
+function ifLetGo(stream: Readable, leave: () => void): void {
+  stream.once('close', () => {
+    if (!stream.readableEnded) leave()
+  })
 }
 
 // The flight tells those who wait for it how it ended; whoever gets here has left.

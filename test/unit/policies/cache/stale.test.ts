@@ -86,6 +86,22 @@ describe('RFC 9111 §4.2.4: serving stale answers', () => {
     }
   )
 
+  test('a caller whose time is up gets the stale answer, alone or waiting for others, and the call goes on for them', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60'])
+    const answer = Promise.withResolvers<Scripted>()
+    room.origin(() => answer.promise)
+    const inTime = new AbortController()
+    const [first, second] = [new AbortController(), new AbortController()]
+    const callers = [first, second, inTime].map(({ signal }) => room.get('/a', [], { signal }))
+    await room.clock.advance(0)
+    first.abort(new Problem('upstream-timeout'))
+    second.abort(new Problem('upstream-timeout'))
+    for (const caller of callers.slice(0, 2)) expect(await caller).toMatchObject({ source: 'stale', status: 200 })
+    answer.resolve({ fields: ['Cache-Control', 'max-age=60'], body: 'two' })
+    expect(await textOf((await callers[2]) ?? (await room.get('/a')))).toBe('two')
+    expect(room.calls).toHaveLength(2)
+  })
+
   test('a caller that has gone gets nothing', async () => {
     const room = await stale(['Cache-Control', 'max-age=60'])
     expect(await asked(room, new CallerGone())).toContain('CallerGone')
