@@ -16,6 +16,8 @@ export type GeneratorOptions = {
   readonly expect: string | undefined
   /** Appends `/0`, `/1`, … up to here to the path, so that every request is another resource; 0: one path. */
   readonly spread: number
+  /** Ends early after this many requests; absent: never. */
+  readonly atMost?: number
 }
 
 export type GeneratorResult = {
@@ -40,11 +42,15 @@ export async function generate(options: GeneratorOptions): Promise<GeneratorResu
   let wrong = 0
   let bytes = 0
   let stopped = false
+  let left = 0
+  const atMost = options.atMost ?? Infinity
+  const { promise: ended, resolve: allLeft } = Promise.withResolvers<void>()
 
+  // exactly what wrk sends: another field could be part of a cache key
   function requestText(): string {
     const path = options.spread > 0 ? `${pathname}/${sent % options.spread}` : pathname
     sent += 1
-    return `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAccept: */*\r\n\r\n`
+    return `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`
   }
 
   class Connection {
@@ -81,6 +87,11 @@ export async function generate(options: GeneratorOptions): Promise<GeneratorResu
       this.#socket.destroy()
     }
 
+    #leave(): void {
+      left += 1
+      if (left === options.connections) allLeft()
+    }
+
     #arrived(chunk: Buffer): void {
       this.#got += chunk.length
       // a large body of known length need not be kept to be counted
@@ -105,6 +116,7 @@ export async function generate(options: GeneratorOptions): Promise<GeneratorResu
       this.#body = undefined
       this.#got = 0
       if (stopped) return
+      if (sent >= atMost) return this.#leave()
       const due = options.rate === 0 ? performance.now() : waiting.shift()
       if (due === undefined) idle.push(this)
       else this.ask(due)
@@ -116,7 +128,8 @@ export async function generate(options: GeneratorOptions): Promise<GeneratorResu
   const endsAt = startedAt + options.seconds * 1000
   if (options.rate === 0) {
     for (const connection of connections) connection.ask(startedAt)
-    await new Promise((resolve) => setTimeout(resolve, options.seconds * 1000))
+    const timeUp = new Promise((resolve) => setTimeout(resolve, options.seconds * 1000).unref())
+    await Promise.race([timeUp, ended])
   } else {
     idle.push(...connections)
     const gapMs = 1000 / options.rate

@@ -8,6 +8,9 @@ import { OTHER_CORE, installed, run } from './process.ts'
 
 export const WRK = installed('wrk')
 
+/** A machine too slow to fill a cache in this time would not measure anything either. */
+const FILL_SECONDS = 60
+
 export type LoadOptions = {
   readonly url: string
   readonly seconds: number
@@ -32,9 +35,9 @@ export function openLoop(options: LoadOptions & { rate: number }): Promise<Gener
   return generated({ ...options, spread: 0 })
 }
 
-/** Asks for every resource below the path once or more: fills a cache before its hits are counted. */
-export async function fill(url: string, spread: number, perSecondGuess: number): Promise<void> {
-  await generated({ url, seconds: Math.ceil((spread * 1.3) / perSecondGuess), connections: 32, rate: 0, expect: undefined, spread })
+/** Asks for every resource below the path once: fills a cache before its hits are counted. */
+export async function fill(url: string, spread: number): Promise<void> {
+  await generated({ url, seconds: FILL_SECONDS, connections: 32, rate: 0, expect: undefined, spread, atMost: spread })
 }
 
 async function generated(options: GeneratorOptions): Promise<GeneratorResult> {
