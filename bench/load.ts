@@ -68,7 +68,7 @@ async function wrk(options: LoadOptions): Promise<Load> {
 
 // wrk counts statuses but does not look at bodies: one more connection compares them, some twenty a second
 function checking(options: LoadOptions): { end(): Promise<number> } {
-  const url = (options.spread ?? 0) > 0 ? `${options.url}/7` : options.url
+  const url = (options.spread ?? 0) > 0 ? `${options.url}/0` : options.url
   let stopped = false
   async function loop(): Promise<number> {
     let wrong = 0
