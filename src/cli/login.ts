@@ -1,102 +1,97 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { Command } from 'commander'
+import { InvalidArgumentError, type Command } from 'commander'
 import { systemClock, systemRandom } from '../exchange/clock.ts'
-import { isLoopback } from '../http/loopback.ts'
+import type { Event } from '../exchange/events.ts'
 import { VERSION } from '../package.ts'
-import type { SignIn } from '../tokens/sign-in.ts'
+import { openBrowser } from './open-browser.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
-import { printFindings } from './report.ts'
+import { printEnvironment, printFindings } from './report.ts'
 
-const PATIENCE_MS = 600_000
-const LARGEST_FORM = 64 * 1024
+type LoginArguments = ConfigArguments & { readonly key?: string; readonly port?: number; readonly timeout: number; readonly open?: true }
+
+const UNIT_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000 }
 
 /** `attache login CREDENTIAL`: a person signs in with the browser, and the refresh token goes into the state. */
 export function addLoginCommand(program: Command): void {
   configCommand(program, 'login', 'sign in for a refresh_token credential: authorization code with PKCE on a loopback redirect')
     .argument('<credential>', 'name of the credential')
-    .action(async (name: string, args: ConfigArguments, command: Command) => {
-      process.exitCode = await login(name, configFile(command, args), args.speed)
+    .option('--key <key>', 'whose token, for a credential with perKey')
+    .option('--port <port>', 'where the browser comes back to on loopback; that of redirectUri by default, else any free one', parsePort)
+    .option('--timeout <duration>', 'how long to wait for the person, e.g. 5m', parsePatience, 300_000)
+    .option('--open', 'try to open the browser too')
+    .addHelpText('after', '\nOn another machine than the browser’s, forward the port: ssh -L PORT:127.0.0.1:PORT HOST attache login … --port PORT')
+    .action(async (name: string, args: LoginArguments, command: Command) => {
+      process.exitCode = await login(name, configFile(command, args), args)
     })
 }
 
-async function login(name: string, file: string, speed: number): Promise<number> {
+async function login(name: string, file: string, args: LoginArguments): Promise<number> {
+  const { environmentFindings } = await import('../config/environment.ts')
+  const hazards = environmentFindings(process.env, process.execArgv)
+  if (hazards.length > 0) return printEnvironment(hazards)
   const { loadConfig } = await import('../config/load.ts')
-  const loaded = loadConfig(file, process.env, { speed })
+  const loaded = loadConfig(file, process.env, { speed: args.speed, expired: 'warn' })
   if (loaded.kind === 'refused') return printFindings(loaded.findings, loaded.warnings)
   const options = loaded.config.credentials[name]
-  if (options === undefined) return refuse(`no credential ${name} in ${file}`)
-  if (loaded.config.state === 'memory:') return refuse('state is memory:, which would forget the sign-in at once')
+  const known = Object.keys(loaded.config.credentials).join(', ')
+  if (options === undefined) return refuse(`no credential ${name} in ${file}; there ${known === '' ? 'is none' : `are ${known}`}`)
+  if (loaded.config.state === 'memory:') return refuse('state is memory:, which would forget the sign-in at once: use sqlite:PATH or redis://HOST')
 
   const { openStore } = await import('../state/open-store.ts')
-  const { beginSignIn, SignInError } = await import('../tokens/sign-in.ts')
+  const { login: signIn } = await import('../tokens/login.ts')
+  const { SignInError } = await import('../tokens/sign-in.ts')
+  const { redirectListener } = await import('../server/redirect.ts')
   const { tokenFetch } = await import('../transport/token-fetch.ts')
-  const tools = { clock: systemClock(speed), random: systemRandom, report: () => {} }
+  let isStateLost = false
+  function report(event: Event): void {
+    if (event.kind !== 'warning') return
+    isStateLost ||= event.about === 'state'
+    process.stderr.write(`warning: ${event.about}: ${event.message}\n`)
+  }
+
+  const clock = systemClock(args.speed)
+  const tools = { clock, random: systemRandom, report }
   const store = await openStore(loaded.config.state, tools)
-  const patience = new AbortController()
-  const timer = tools.clock.after(PATIENCE_MS / tools.clock.realMs(1), () => patience.abort())
   try {
-    const signIn = await beginSignIn(name, options, { ...tools, store, version: VERSION, tokenFetch: tokenFetch() }, patience.signal)
-    const ready = (): void =>
-      void process.stdout.write(`Open this address in your browser and sign in:\n\n${signIn.url}\n\nWaiting at ${options.redirectUri}\n`)
-    await comeBack(new URL(options.redirectUri), signIn, patience.signal, ready)
+    if (isStateLost) return refuse('the state has to be usable first, or the sign-in would be forgotten')
+    await signIn(
+      name,
+      options,
+      { key: args.key, port: args.port, timeoutMs: args.timeout },
+      {
+        ...tools,
+        store,
+        version: VERSION,
+        tokenFetch: tokenFetch(),
+        openRedirect: redirectListener(clock),
+        turnedAway: (why) => void process.stderr.write(`turned an answer away: ${why}\n`),
+        show(url, redirectUri) {
+          process.stdout.write(`Open this address in your browser and sign in:\n\n${url}\n\nWaiting at ${redirectUri} for ${args.timeout / 1000} s\n`)
+          if (args.open) void openBrowser(url).then((isOpen) => isOpen || process.stderr.write('there is no browser to open here, open the address yourself\n'))
+        }
+      }
+    )
+    if (isStateLost) return refuse('signed in, but the state could not keep it: sign in again once it is back')
     process.stdout.write(`Signed in: credential ${name} renews its tokens by itself from now on.\n`)
     return 0
   } catch (error) {
     if (error instanceof SignInError) return refuse(error.message)
     throw error
   } finally {
-    timer.cancel()
     await store.close()
   }
 }
 
-/** Waits on the loopback address for the browser to come back, by link or by form; foreign responses are turned away. */
-async function comeBack(redirect: URL, signIn: SignIn, signal: AbortSignal, ready: () => void): Promise<void> {
-  const { SignInError } = await import('../tokens/sign-in.ts')
-  if (redirect.protocol !== 'http:' || !isLoopback(redirect.hostname)) throw new SignInError('redirectUri must begin with http: and be on loopback', false)
-  const { promise, resolve, reject } = Promise.withResolvers<void>()
-  let isTaken = false
-
-  async function receive(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = new URL(request.url ?? '/', redirect)
-    if (url.pathname !== redirect.pathname) return page(response, 404, 'Nothing here.')
-    try {
-      const parameters = request.method === 'POST' ? await formIn(request) : url.searchParams
-      if (isTaken) return page(response, 409, 'This sign-in is over already.')
-      isTaken = true
-      await signIn.finish(parameters, signal)
-      page(response, 200, 'Signed in. You may close this window.')
-      resolve()
-    } catch (error) {
-      page(response, 400, 'This did not work; the terminal tells why.')
-      if (error instanceof SignInError && error.isForeign) isTaken = false
-      else reject(error)
-    }
-  }
-
-  const server = createServer({ requestTimeout: 10_000 }, (request, response) => void receive(request, response))
-  server.on('error', (cause) => reject(new SignInError(`cannot listen at ${redirect.host}, see redirectUri`, false, cause)))
-  signal.addEventListener('abort', () => reject(new SignInError('nobody signed in within ten minutes', false)), { once: true })
-  server.listen(Number(redirect.port || 80), redirect.hostname.replace(/^\[|\]$/g, ''), ready)
-  try {
-    await promise
-  } finally {
-    server.close()
-    server.closeIdleConnections()
-  }
+function parsePort(text: string): number {
+  const port = Number(text)
+  if (!/^\d{1,5}$/.test(text) || port > 65_535) throw new InvalidArgumentError('a port from 0 to 65535, 0 for any free one.')
+  return port
 }
 
-async function formIn(request: IncomingMessage): Promise<URLSearchParams> {
-  let text = ''
-  for await (const chunk of request) {
-    text += String(chunk)
-    if (text.length > LARGEST_FORM) throw new RangeError('too much for a form')
-  }
-  return new URLSearchParams(text)
-}
-
-function page(response: ServerResponse, status: number, text: string): void {
-  response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store', Connection: 'close' }).end(`${text}\n`)
+function parsePatience(text: string): number {
+  const [, amount, unit] = /^(\d{1,5})(s|m|h)$/.exec(text) ?? []
+  const ms = Number(amount) * (UNIT_MS[unit ?? ''] ?? 0)
+  if (!(ms > 0 && ms <= 86_400_000)) throw new InvalidArgumentError('a duration such as 90s, 5m or 1h.')
+  return ms
 }
 
 function refuse(why: string): number {

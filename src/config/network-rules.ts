@@ -118,9 +118,9 @@ function listensLocally([top]: Path, config: Config): boolean {
 }
 
 function tokenUrls(config: Config, name: string): string[] {
-  const { tokenUrl, issuer } = config.credentials[name] ?? {}
+  const { tokenUrl, issuer, authorizationUrl } = config.credentials[name] ?? {}
   // where the token URL is given, the issuer is a mere identifier
-  return [tokenUrl ?? issuer].filter((url) => url !== undefined)
+  return [tokenUrl ?? issuer, authorizationUrl].filter((url) => url !== undefined)
 }
 
 function speedIssues(config: Config, speed: number): Issue[] {

@@ -60,7 +60,13 @@ function endpointFindings(options: CredentialOptions): string[] {
     if (url === undefined || (key === 'issuer' && options.tokenUrl !== undefined)) continue
     findings.push(...urlFindings(key, url))
   }
+  if (!isRedirect(options.redirectUri)) findings.push('redirectUri must be http: on loopback with a path, e.g. http://127.0.0.1:7602/callback (RFC 8252 §7.3)')
   return findings
+}
+
+function isRedirect(text: string): boolean {
+  const url = URL.parse(text)
+  return url !== null && /^http:\/\/[^/?#@]+\/[^#]*$/.test(text) && isLoopback(url.hostname)
 }
 
 function urlFindings(key: string, text: string): string[] {

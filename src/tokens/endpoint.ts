@@ -135,7 +135,9 @@ export function tokenEndpoint(options: CredentialOptions, tools: EndpointTools):
     await authenticate({ issuer: service.issuer ?? service.tokenUrl }, { client_id: material.clientId ?? '' }, parameters, headers)
     if (wish.dpop !== undefined) headers.set('dpop', await wish.dpop.prove('POST', service.tokenUrl, clock.wallNow() + skewMs))
 
-    const secrets = ['client_assertion', 'assertion', 'refresh_token'].map((name) => parameters.get(name)).filter((value) => value !== null)
+    const secrets = ['client_assertion', 'assertion', 'refresh_token', 'code', 'code_verifier']
+      .map((name) => parameters.get(name))
+      .filter((value) => value !== null)
     const { url, body, type } = place(parameters, service.tokenUrl)
     headers.set('content-type', type)
     return { url, request: { headers: Object.fromEntries(headers), body }, secrets }

@@ -93,7 +93,10 @@ export const credentialOptions = section('How Attache proves to a provider who i
   refreshGrace: duration('The provider accepts a one-time refresh token again within this time after its first use', '0s'),
   authorizationUrl: optional(text('Where attache login sends the browser; without it, discovery')),
   authorizationParams: map('Extra parameters of that address, e.g. prompt or ui_locales', text('Value'), {}),
-  redirectUri: text('Where the browser comes back to: registered with the provider, on loopback', 'http://127.0.0.1:7602/callback'),
+  redirectUri: text(
+    'Where the browser comes back to, as registered with the provider; on loopback, without a port at any free one',
+    'http://127.0.0.1/callback'
+  ),
   responseMode: choice('How it comes back: with a query, or with a form', ['query', 'form_post'], 'query'),
   stateSecret: optional(secret('Seals stored tokens where the credential has no secret of its own')),
   subjectToken: optional(secret('The token to exchange (RFC 8693)')),

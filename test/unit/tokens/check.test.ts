@@ -69,6 +69,21 @@ describe('a credential', () => {
   })
 
   test.each([
+    'https://app.example/callback',
+    'http://app.example/callback',
+    'http://127.0.0.1.evil.example/callback',
+    'http://u@127.0.0.1/callback',
+    'http://127.0.0.1',
+    'http://127.0.0.1/callback#x',
+    'callback'
+  ])('lets no browser come back to %s', (redirectUri) => {
+    const options = { grant: 'refresh_token', ...token, clientSecret: secret(), authorizationUrl: 'https://t.example/go' } as const
+    expect(findings({ ...options, redirectUri })).toEqual([expect.stringMatching(/^redirectUri must be http: on loopback with a path/)])
+    expect(findings({ ...options, redirectUri: 'http://localhost:1/back?tenant=1' })).toEqual([])
+    expect(findings({ ...options, authorizationUrl: 'http://t.example/go' })).toEqual(['authorizationUrl must begin with https: (http: is for loopback only)'])
+  })
+
+  test.each([
     [{ lifetime: 121_000 }, ['assertion.lifetime must be at most 120s']],
     [{ lifetime: 0 }, ['assertion.lifetime must be at least 1s']],
     [{ alg: 'HS256' as const }, ['assertion.alg HS… is for client_secret_jwt']]
