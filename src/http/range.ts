@@ -1,4 +1,4 @@
-import { isWeak, stronglyEqual, type Validators } from './conditional.ts'
+import { stronglyEqual, type Validators } from './conditional.ts'
 import { field, keepFields, type Fields } from './fields.ts'
 import { parseStrictHttpDate } from './http-date.ts'
 
@@ -32,7 +32,7 @@ export function byteRange(text: string, sizeBytes: number): ByteRange | 'whole' 
 export function ifRangeHolds(condition: string | undefined, stored: Validators): boolean {
   if (condition === undefined) return true
   const text = condition.trim()
-  if (text.includes('"')) return !isWeak(text) && stored.etag !== undefined && stronglyEqual(text, stored.etag)
+  if (text.includes('"')) return stored.etag !== undefined && stronglyEqual(text, stored.etag)
   if (stored.lastModified === undefined || text !== stored.lastModified) return false
   const modified = parseStrictHttpDate(stored.lastModified)
   return modified !== undefined && modified + 1000 <= stored.dateMs

@@ -65,11 +65,13 @@ describe('RFC 9111 §4.4: invalidation', () => {
     ['http://origin.test/api/b', 'a URL of the provider'],
     ['//origin.test/api/b#part', 'a URL without scheme, with a fragment']
   ])('Location and Content-Location are invalidated too: %s (%s)', async (reference) => {
-    for (const name of ['Location', 'Content-Location']) {
-      const room = await holding('/a', '/b')
-      room.origin({ status: 201, fields: [name, reference] })
-      await room.send('POST', '/a')
-      expect(await isHeld(room, '/b')).toBe(false)
+    for (const status of [200, 201, 303]) {
+      for (const name of ['Location', 'Content-Location']) {
+        const room = await holding('/a', '/b')
+        room.origin({ status, fields: [name, reference] })
+        await room.send('POST', '/a')
+        expect(await isHeld(room, '/b')).toBe(false)
+      }
     }
   })
 

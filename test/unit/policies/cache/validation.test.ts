@@ -98,6 +98,16 @@ describe('RFC 9111 §4.3.3: what comes of it', () => {
     expect((await room.get('/a')).status).toBe(503)
   })
 
+  test.each([401, 403])('a %i purges the other variants of the same identity too', async (status) => {
+    const room = cached()
+    room.origin({ fields: ['Cache-Control', 'max-age=60', 'Vary', 'Foo'] })
+    await room.get('/a', ['Foo', '1'])
+    await room.get('/a', ['Foo', '2'])
+    room.origin({ status })
+    await room.get('/a', ['Foo', '3'])
+    expect(room.cache.entries).toBe(0)
+  })
+
   test.each([408, 425, 429])('a %i is about the moment: the stored answer stays', async (status) => {
     const room = cached()
     room.origin({ fields: ['Cache-Control', 'max-age=60', 'ETag', '"1"'] }, { status }, { status: 304 })
@@ -296,6 +306,13 @@ describe('RFC 9111 §4.3.2: the caller’s own conditions', () => {
     await room.get('/a')
     expect((await room.get('/a', ['If-Modified-Since', date])).status).toBe(status)
     expect(room.calls).toHaveLength(1)
+  })
+
+  test('two dates are no condition', async () => {
+    const room = cached()
+    room.origin({ fields: FRESH })
+    await room.get('/a')
+    expect((await room.get('/a', ['If-Modified-Since', LONG_AGO, 'If-Modified-Since', LONG_AGO])).status).toBe(200)
   })
 
   test('without Last-Modified the date of the answer decides', async () => {

@@ -111,6 +111,11 @@ describe('RFC 9111 §4.1: negotiated answers', () => {
     await made.get('/a', ['Foo', '1'])
     await made.get('/a', ['Foo', '1', 'Cache-Control', 'no-cache'])
     expect((await made.get('/a', ['Foo', '2'])).source).toBe('upstream')
+    const other = cached()
+    other.origin({ fields: fresh }, { fields: [...fresh, 'Vary', 'Foo'] })
+    await other.get('/a', ['Accept', 'a/a'])
+    await other.get('/a', ['Accept', 'b/b', 'Foo', '1'])
+    expect((await other.get('/a', ['Accept', 'a/a'])).source).toBe('upstream')
   })
 
   test('a new answer takes the place of the one its request would have selected', async () => {
@@ -171,6 +176,13 @@ describe('identity (CA-01, CA-09, CA-17, CA-21)', () => {
       }),
       { numRuns: 150 }
     )
+  })
+
+  test('no identity can be written so that it reads like another one with another target', async () => {
+    const made = cached()
+    made.origin({ fields: ['Cache-Control', 'max-age=60'] })
+    await made.get('/y0:/z', [], { credential: 'x' })
+    expect((await made.get('/z', [], { credential: 'x0:/y' })).source).toBe('upstream')
   })
 
   test('concurrent callers of different identities, headers or methods never share a call', async () => {
