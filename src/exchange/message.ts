@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import type { Fields } from '../http/fields.ts'
 import type { Problem } from './problem.ts'
 
@@ -99,10 +99,14 @@ export type Request = {
    * did when it began to wait for a token or a place.
    */
   readonly objection?: () => Problem | undefined
+  /** Set by the cache where it holds an answer: whether that may be given in place of this problem, so that nobody need wait at a closed gate. */
+  readonly standIn?: (problem: Problem) => boolean
   /** Set by timeout; the transport calls it at every sign of life of the attempt: 0 at the header, then the size of each piece. */
   readonly heard?: (sizeBytes: number) => void
   /** Set by the data port: hands an interim answer (RFC 9110 §15.2, mostly 103) to the caller ahead of the final one. */
   readonly interim?: (status: number, fields: Fields) => void
+  /** Set by the data port: the caller asks to go on in another protocol (RFC 9110 §7.8); a 101 then brings a `tunnel`. */
+  readonly upgrade?: 'websocket'
   /** Set on a background operation. */
   readonly journal?: AttemptJournal
   readonly trace: Trace
@@ -114,6 +118,8 @@ export type Response = {
   readonly fields: Fields
   readonly body: Body
   readonly source: Source
+  /** With status 101: the connection to the provider, which is the caller's from now on. */
+  readonly tunnel?: Duplex
   /** Our member of the `Cache-Status` list (RFC 9211), without the cache's name; undefined where the cache had no say. */
   readonly cacheStatus?: string
   /** Clock time before which the provider wants no further call; set by gate, so that retry need not guess. */

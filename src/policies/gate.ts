@@ -40,7 +40,7 @@ const LEAST_WAIT_MS = 1000
  * jittered and paced; another refusal closes the gate again. A quota that is used up (`RateLimit`, `X-RateLimit-*`)
  * closes it before the provider has to.
  *
- * Callers wait where it fits their deadline, 1,000 at most, also those who had passed but not gone yet; others get
+ * Callers wait where it fits their deadline and the cache has nothing to give them instead, 1,000 at most, also those who had passed but not gone yet; others get
  * `upstream-wait` with the time that is left. Answers that leave with the gate closed carry `retryAt`. Closed gates are kept in the store over restarts and shared with
  * replicas, of which one goes first.
  */
@@ -123,7 +123,8 @@ export function gate(options: WaitDefaultOptions, tools: UpstreamTools & { store
     const { turnstile } = entry
     for (;;) {
       const from = clock.now()
-      if ((turnstile.until > from && turnstile.until >= request.deadlineAt) || (!turnstile.isOpen && waiting >= MOST_WAITING)) throw refusal(entry)
+      if (turnstile.until > from && (turnstile.until >= request.deadlineAt || request.standIn?.(pause(entry)) === true)) throw refusal(entry)
+      if (!turnstile.isOpen && waiting >= MOST_WAITING) throw refusal(entry)
       waiting += 1
       let pass: Pass
       try {

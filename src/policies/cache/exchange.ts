@@ -1,6 +1,6 @@
 import type { Send } from '../../exchange/chain.ts'
 import { discard, type Body, type Request, type Response } from '../../exchange/message.ts'
-import { isProblem, type ProblemCode } from '../../exchange/problem.ts'
+import { isProblem, type Problem, type ProblemCode } from '../../exchange/problem.ts'
 import type { UpstreamTools } from '../../exchange/tools.ts'
 import { responseControl } from '../../http/cache-control.ts'
 import { forwarded, type ForwardReason } from '../../http/cache-status.ts'
@@ -58,6 +58,8 @@ const FAILURES: Partial<Record<ProblemCode, Failure>> = {
   'token-unavailable': 'obstacle',
   'volume-exhausted': 'obstacle'
 }
+// whoever refused has counted the call as avoided
+const COUNTED: ReadonlySet<string> = new Set<ProblemCode>(['breaker-open', 'upstream-wait', 'volume-exhausted'])
 // RFC 5861 §4
 const ERROR_STATUSES = new Set([500, 502, 503, 504])
 // about the moment, not about the resource: they say nothing against what is stored
@@ -77,10 +79,11 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   async function ask(request: Request, next: Send, situation: Situation): Promise<Exchanged> {
     const { held, asked } = situation
     const asking = held === undefined ? undefined : validating(request.fields, held.validators)
+    const mayDoInstead = (problem: Problem): boolean => held !== undefined && covers(held, asked, problem)
     const journey = departure(request)
     let response: Response
     try {
-      response = await next(asking === undefined ? request : { ...request, fields: asking })
+      response = await next(held === undefined ? request : { ...request, fields: asking ?? request.fields, standIn: mayDoInstead })
     } catch (error) {
       const response = held === undefined ? undefined : standIn(held, request, asked, error)
       if (response === undefined) throw error
@@ -229,9 +232,12 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   }
 
   function standIn(held: StoredAnswer, request: Request, asked: Asked, error: unknown): Response | undefined {
-    if (!isProblem(error)) return undefined
-    const failure = FAILURES[error.code]
-    return failure !== undefined && maySubstitute(held, asked, failure) ? substitute(held, request, asked, undefined, error.code) : undefined
+    return isProblem(error) && covers(held, asked, error) ? substitute(held, request, asked, undefined, error.code) : undefined
+  }
+
+  function covers(held: StoredAnswer, asked: Asked, problem: Problem): boolean {
+    const failure = FAILURES[problem.code]
+    return failure !== undefined && maySubstitute(held, asked, failure)
   }
 
   function maySubstitute(held: StoredAnswer, asked: Asked, failure: Failure): boolean {
@@ -244,7 +250,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     const wentOut = status !== undefined || request.trace.attempts > 0
     const cacheStatus = wentOut ? forwarded('stale', { status, detail }) : hitStatus(held, ageS, detail)
     tools.report({ kind: 'cache', upstream: tools.upstream, result: 'stale' })
-    if (!wentOut) tools.report({ kind: 'call-avoided', upstream: tools.upstream, reason: 'stale' })
+    if (!wentOut && !COUNTED.has(detail)) tools.report({ kind: 'call-avoided', upstream: tools.upstream, reason: 'stale' })
     return serve(held, request, asked, now, { source: 'stale', cacheStatus })
   }
 

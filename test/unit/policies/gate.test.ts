@@ -50,6 +50,16 @@ test('Retry-After stops everybody: who can wait waits, who cannot is told how lo
   expect(events.filter((event) => event.kind === 'gate')).toMatchObject([{ until: expect.any(Number) }, { until: 0 }])
 })
 
+test('nobody waits at a closed gate where the cache has an answer to give instead', async () => {
+  const { send, patient, arrivals } = setup()
+  await send(WAIT_10)
+  const asked: unknown[] = []
+  const standIn: Request['standIn'] = (failure) => asked.push(failure) > 0
+  expect(await send(answerOf(200), patient(60_000, { standIn }))).toMatchObject({ code: 'upstream-wait' })
+  expect(asked).toMatchObject([{ code: 'upstream-wait' }])
+  expect(arrivals).toEqual([0])
+})
+
 test('one goes first, the rest follow jittered and paced after it has succeeded', async () => {
   const { clock, policy, send, patient, arrivals } = setup()
   await send(answerOf(503, '', ['Retry-After', '10']))

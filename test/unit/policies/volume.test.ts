@@ -210,16 +210,17 @@ test('keys come and go in any number, and none gets more than its own', async ()
   expect(await to(1)).toMatchObject({ status: 200 })
 })
 
-test('how full a limit is becomes known, at most once a second, and empty again', async () => {
+test('how full a limit is becomes known: fuller at once, emptier within a second of use, and empty again', async () => {
   const { clock, send, events } = setup({ limits: [limit(10, 60_000)] })
   const ratios = (): number[] => events.flatMap((event) => (event.kind === 'volume' ? [event.usedRatio] : []))
   for (let i = 0; i < 5; i++) await send()
-  expect(ratios()).toEqual([0.1])
-  await clock.advance(1000)
+  expect(ratios()).toEqual([0.1, 0.2, 0.3, 0.4, 0.5])
+  await clock.advance(40_000)
   await send()
-  expect(ratios()).toEqual([0.1, 0.6])
+  await clock.advance(40_000)
+  await send()
   await clock.advance(200_000)
-  expect(ratios()).toEqual([0.1, 0.6, 0])
+  expect(ratios().slice(5)).toEqual([0.6, 0.2, 0])
   expect(clock.pending).toBe(0)
 })
 

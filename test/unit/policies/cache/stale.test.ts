@@ -151,14 +151,29 @@ describe('RFC 5861 §4: stale-if-error', () => {
     }
   )
 
-  test('an obstacle before any attempt is a call avoided', async () => {
-    const room = await stale(['Cache-Control', 'max-age=60'])
+  test('whoever waits for a better answer below is told that there is one to give instead', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60'], { staleIfError: 10_000 })
+    await room.get('/a')
+    const { standIn } = room.calls.at(-1) ?? {}
+    expect((['upstream-unreachable', 'upstream-wait', 'bad-request'] as const).map((code) => standIn?.(new Problem(code)))).toEqual([true, true, false])
+    const strict = await stale(['Cache-Control', 'max-age=60, must-revalidate'], { staleIfError: 10_000 })
+    await strict.get('/a')
+    expect(strict.calls.at(-1)?.standIn?.(new Problem('upstream-wait'))).toBe(false)
+    await strict.get('/never-stored')
+    expect(strict.calls.at(-1)?.standIn).toBeUndefined()
+  })
+
+  test.each([
+    ['token-unavailable', 1],
+    ['breaker-open', 0]
+  ] as const)('an obstacle before any attempt is a call avoided, counted once: %s', async (code, counted) => {
+    const room = await stale(['Cache-Control', 'max-age=60'], { staleIfError: 10_000 })
     room.origin((request) => {
       request.trace.attempts = 0
-      throw new Problem('breaker-open')
+      throw new Problem(code)
     })
-    expect(await room.get('/a')).toMatchObject({ source: 'stale', cacheStatus: 'hit; ttl=-5; detail=breaker-open' })
-    expect(room.events.at(-1)).toMatchObject({ kind: 'call-avoided', reason: 'stale' })
+    expect(await room.get('/a')).toMatchObject({ source: 'stale', cacheStatus: `hit; ttl=-5; detail=${code}` })
+    expect(room.events.filter((event) => event.kind === 'call-avoided' && event.reason === 'stale')).toHaveLength(counted)
   })
 })
 
@@ -228,6 +243,11 @@ describe('RFC 5861 §3: stale-while-revalidate', () => {
     expect(await asked(room, {})).toBe('stale')
     const other = await stale(['Cache-Control', 'max-age=60, stale-while-revalidate=1'], { staleWhileRevalidate: 6000 })
     expect(await asked(other, {})).toBe('200')
+  })
+
+  test('a caller that states how old its answer may be does not get a stale one', async () => {
+    const room = await stale(FIELDS)
+    expect(await asked(room, { body: 'two' }, ['Cache-Control', 'max-age=600'])).toBe('200')
   })
 
   test('it never runs past must-revalidate', async () => {
