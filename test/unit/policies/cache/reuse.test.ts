@@ -68,7 +68,7 @@ describe('RFC 9111 §4: answers from the store', () => {
     for (const target of targets) expect((await get(target)).source).toBe('cache')
   })
 
-  test('a fresh hit is in demand is made once for all of a second', async () => {
+  test('a hit in demand is made once for all of a second', async () => {
     const { get, origin, clock } = cached()
     origin({ fields: ['Cache-Control', 'max-age=60'] })
     await get('/a')
@@ -160,6 +160,15 @@ describe('RFC 9111 §5.2.1: what the caller asks', () => {
     await expect(get('/a', ['Cache-Control', 'only-if-cached'])).rejects.toMatchObject({ code: 'only-if-cached' })
     expect((await get('/a', ['Cache-Control', 'only-if-cached, max-stale'])).source).toBe('stale')
     expect(calls).toHaveLength(1)
+  })
+
+  test('directives are passed on in both directions, whether or not the cache obeys them (§5.2)', async () => {
+    const { get, origin, calls } = cached()
+    origin({ fields: ['Cache-Control', 'max-age=60, no-transform, x-ours="1"'] })
+    const answer = await get('/a', ['Cache-Control', 'max-stale=5, no-transform, x-theirs', 'Pragma', 'x'])
+    expect(calls[0]?.fields).toEqual(['Cache-Control', 'max-stale=5, no-transform, x-theirs', 'Pragma', 'x'])
+    expect(field(answer.fields, 'cache-control')).toBe('max-age=60, no-transform, x-ours="1"')
+    expect(field((await get('/a')).fields, 'cache-control')).toBe('max-age=60, no-transform, x-ours="1"')
   })
 
   test('directives nobody knows change nothing', async () => {

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { httpDate } from '../../../../src/http/http-date.ts'
 import { cached, textOf, type Cached } from '../../../support/cached.ts'
 
 function room(vary: string, more: readonly string[] = []): Cached {
@@ -84,6 +85,19 @@ describe('RFC 9111 §4.1: negotiated answers', () => {
     expect(calls).toHaveLength(4)
   })
 
+  test('of several answers a request may be given, the most recent by date is used (§4)', async () => {
+    const { get, origin, clock } = cached()
+    const german = ['Cache-Control', 'max-age=60', 'Vary', 'Accept-Language', 'Content-Language', 'de']
+    const at = (seconds: number) => ['Date', httpDate(clock.wallNow() + seconds * 1000)]
+    origin(
+      { fields: [...german, ...at(-5)], body: 'older' },
+      { fields: [...german, ...at(-9)], body: 'oldest' },
+      { fields: [...german, ...at(-1)], body: 'newest' }
+    )
+    for (const languages of ['de, en', 'de, fr', 'de, it']) await get('/a', ['Accept-Language', languages])
+    expect(await textOf(await get('/a', ['Accept-Language', 'de, sv;q=0.5']))).toBe('newest')
+  })
+
   test('configured fields separate answers although the provider forgets Vary', async () => {
     const { get, calls } = room('')
     const json = await textOf(await get('/a', ['Accept', 'application/json']))
@@ -140,7 +154,7 @@ describe('RFC 9111 §4.1: negotiated answers', () => {
   })
 })
 
-describe('identity (CA-01, CA-09, CA-17, CA-21)', () => {
+describe('identity', () => {
   test('nobody is given what was answered to another credential, tenant or user: any of them differing is a miss', async () => {
     const part = fc.oneof(
       fc.string({ maxLength: 6, unit: fc.constantFrom('a', ':', '1', ',', '\n', 'é', '/') }),
