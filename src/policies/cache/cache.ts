@@ -144,6 +144,11 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
       }
       // what was found before the wait may be outdated or gone
       held = judge(request, asked, key)
+      const instead = outcome.kind === 'stood-in' && held !== undefined ? exchange.standInToo(held.answer, request, asked, outcome.met) : undefined
+      if (instead !== undefined) {
+        report(happened.avoidedCollapsed)
+        return instead
+      }
       if (outcome.kind !== 'failed') break
     }
     return alone(enquiry, held)

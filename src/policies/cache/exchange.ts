@@ -34,12 +34,19 @@ export type Exchanged = {
   readonly response: Response
   /** For all who asked the same meanwhile: undefined where the answer is not theirs to use. */
   readonly shared: StoredAnswer | Promise<StoredAnswer | undefined> | undefined
+  /** Set where the held answer stood in for a failure, which those who waited need not meet themselves. */
+  readonly met?: Met
 }
+
+/** A failure that was met upstream or on the way there. */
+export type Met = { readonly failure: Failure; readonly detail: string; readonly status?: number }
 
 export type Exchange = {
   ask(request: Request, next: Send, situation: Situation): Promise<Exchanged>
   /** The held answer in place of a failure, undefined where it may not stand in for this one. */
   standIn(held: StoredAnswer, request: Request, asked: Asked, error: unknown): Response | undefined
+  /** The same for one who waited for another's request that met a failure. */
+  standInToo(held: StoredAnswer, request: Request, asked: Asked, met: Met): Response | undefined
   /** Stores the answer to another method that stands for GET, given the request GET would have been. */
   adopt(response: Response, request: Request, situation: Situation): Response
   /** Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5). */
@@ -87,7 +94,8 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     } catch (error) {
       const response = held === undefined ? undefined : standIn(held, request, asked, error)
       if (response === undefined) throw error
-      return { response, shared: undefined }
+      const met = metBy(error)
+      return { response, shared: undefined, ...(met === undefined ? {} : { met }) }
     }
     const { status } = response
     if (asking !== undefined && held !== undefined && status === 304) {
@@ -99,7 +107,8 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     }
     if (held !== undefined && ERROR_STATUSES.has(status) && maySubstitute(held, asked, 'error')) {
       discard(response.body)
-      return { response: substitute(held, request, asked, status, 'stale-if-error'), shared: undefined }
+      const met: Met = { failure: 'error', detail: 'stale-if-error', status }
+      return { response: substitute(held, request, asked, met), shared: undefined, met }
     }
     if (status === 401 || status === 403) {
       store.dropKey(situation.key)
@@ -232,29 +241,40 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   }
 
   function standIn(held: StoredAnswer, request: Request, asked: Asked, error: unknown): Response | undefined {
-    return isProblem(error) && covers(held, asked, error) ? substitute(held, request, asked, undefined, error.code) : undefined
+    const met = metBy(error)
+    const response = met === undefined ? undefined : standInToo(held, request, asked, met)
+    const isCounted = request.trace.attempts > 0 || (met !== undefined && COUNTED.has(met.detail))
+    if (response !== undefined && !isCounted) tools.report({ kind: 'call-avoided', upstream: tools.upstream, reason: 'stale' })
+    return response
+  }
+
+  function standInToo(held: StoredAnswer, request: Request, asked: Asked, met: Met): Response | undefined {
+    return maySubstitute(held, asked, met.failure) ? substitute(held, request, asked, met) : undefined
   }
 
   function covers(held: StoredAnswer, asked: Asked, problem: Problem): boolean {
-    const failure = FAILURES[problem.code]
-    return failure !== undefined && maySubstitute(held, asked, failure)
+    const met = metBy(problem)
+    return met !== undefined && maySubstitute(held, asked, met.failure)
   }
 
   function maySubstitute(held: StoredAnswer, asked: Asked, failure: Failure): boolean {
     return mayStandIn(held, asked.control, ageMsOf(held, clock.now()), mode, windows, failure)
   }
 
-  function substitute(held: StoredAnswer, request: Request, asked: Asked, status: number | undefined, detail: string): Response {
+  function substitute(held: StoredAnswer, request: Request, asked: Asked, { status, detail }: Met): Response {
     const now = clock.now()
     const ageS = Math.floor(ageMsOf(held, now) / 1000)
-    const wentOut = status !== undefined || request.trace.attempts > 0
-    const cacheStatus = wentOut ? forwarded('stale', { status, detail }) : hitStatus(held, ageS, detail)
+    const cacheStatus = request.trace.attempts > 0 ? forwarded('stale', { status, detail }) : hitStatus(held, ageS, detail)
     tools.report({ kind: 'cache', upstream: tools.upstream, result: 'stale' })
-    if (!wentOut && !COUNTED.has(detail)) tools.report({ kind: 'call-avoided', upstream: tools.upstream, reason: 'stale' })
     return serve(held, request, asked, now, { source: 'stale', cacheStatus })
   }
 
-  return { ask, standIn, adopt, learnFromHead }
+  return { ask, standIn, standInToo, adopt, learnFromHead }
+}
+
+function metBy(error: unknown): Met | undefined {
+  const failure = isProblem(error) ? FAILURES[error.code] : undefined
+  return failure === undefined || !isProblem(error) ? undefined : { failure, detail: error.code }
 }
 
 /** Whether an answer to HEAD is about the very content that is stored (RFC 9111 §4.3.5). */

@@ -3,13 +3,15 @@ import type { Send } from '../../exchange/chain.ts'
 import type { Clock } from '../../exchange/clock.ts'
 import { NO_BODY, discard, type Body, type Request, type Response } from '../../exchange/message.ts'
 import type { StoredAnswer } from './answer.ts'
-import type { Exchange, Situation } from './exchange.ts'
+import type { Exchange, Met, Situation } from './exchange.ts'
 
 /** How a shared flight ended for those who joined it. */
 export type Outcome =
   | { readonly kind: 'kept'; readonly answer: StoredAnswer }
   /** What came back was for the one who asked alone. */
   | { readonly kind: 'unshared' }
+  /** It met a failure for which the stored answer stood in. */
+  | { readonly kind: 'stood-in'; readonly met: Met }
   | { readonly kind: 'failed' }
 
 /**
@@ -113,13 +115,14 @@ export function flights(exchange: Exchange, clock: Clock): Flights {
   async function fly(flight: Flight, key: string, request: Request, next: Send, situation: Situation): Promise<Response> {
     open.set(key, flight)
     try {
-      const { response, shared } = await exchange.ask({ ...request, signal: flight.signal }, next, { ...situation, flight: flight.signal })
+      const { response, shared, met } = await exchange.ask({ ...request, signal: flight.signal }, next, { ...situation, flight: flight.signal })
       void Promise.resolve(shared).then((answer) => {
         close(key, flight)
+        if (met !== undefined) return flight.land({ kind: 'stood-in', met })
         if (answer !== undefined) unshared.delete(key)
         // an error says nothing about what the answer will be like when there is one
         else if (response.status < 500) unshared.add(key, clock.now())
-        flight.land(answer === undefined ? { kind: 'unshared' } : { kind: 'kept', answer })
+        return flight.land(answer === undefined ? { kind: 'unshared' } : { kind: 'kept', answer })
       })
       return response
     } catch (error) {

@@ -48,6 +48,26 @@ describe('RFC 9111 §4: callers that want the same share one call', () => {
     expect(room.events.filter((event) => event.kind === 'call-avoided' && event.reason === 'collapsed')).toHaveLength(999)
   })
 
+  test.each([
+    ['an error', { status: 503 }],
+    ['no answer', new Problem('upstream-unreachable')]
+  ] as const)('a failure met by one is met by nobody else whom the stored answer serves as well: %s', async (_what, failure) => {
+    const room = cached({ staleIfError: 10_000 })
+    const slow = slowOrigin()
+    room.origin({ fields: FRESH, body: 'one' })
+    await room.get('/a')
+    await room.clock.advance(61_000)
+    room.origin(slow.origin)
+    for (const calls of [1, 2]) {
+      const callers = Array.from({ length: 50 }, () => room.get('/a'))
+      await room.clock.advance(0)
+      expect(slow.requests).toHaveLength(calls)
+      slow.answer(failure)
+      expect((await Promise.all(callers)).map(({ source }) => source)).toEqual(Array.from({ length: 50 }, () => 'stale'))
+    }
+    expect(room.events.filter((event) => event.kind === 'call-avoided').map(({ reason }) => reason)).toEqual(Array.from({ length: 98 }, () => 'collapsed'))
+  })
+
   test('a stale answer is validated once for all', async () => {
     const room = cached()
     const slow = slowOrigin()
