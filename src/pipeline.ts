@@ -29,7 +29,16 @@ export type PipelineTools = UpstreamTools & {
 }
 
 /** The chain of one upstream, with the handles an operator has on it. */
-export type Pipeline = { readonly send: Send; readonly policies: readonly string[]; readonly breaker: Breaker; readonly cache: Cache }
+export type Pipeline = {
+  readonly send: Send
+  /** For requests to go on in another protocol, which is no answer to keep, to repeat or to wait for in the background. */
+  readonly upgrade: Send
+  readonly policies: readonly string[]
+  readonly breaker: Breaker
+  readonly cache: Cache
+}
+
+const ONLY_FOR_ANSWERS = new Set(['operations', 'idempotency', 'cache', 'retry'])
 
 /**
  * THE list: what happens to a request, in this order on the way out and in reverse on the way back. This page is the
@@ -79,7 +88,12 @@ export function pipeline(options: UpstreamOptions, tools: PipelineTools): Pipeli
     timeout(options.timeout, tools)
   ]
 
-  return { send: chain(policies, tools.transport.send), policies: policies.map((policy) => policy.name), breaker: theBreaker, cache: theCache }
+  const send = chain(policies, tools.transport.send)
+  const upgrade = chain(
+    policies.filter((policy) => !ONLY_FOR_ANSWERS.has(policy.name)),
+    tools.transport.send
+  )
+  return { send, upgrade, policies: policies.map((policy) => policy.name), breaker: theBreaker, cache: theCache }
 }
 
 /** The order above by name, for the tests that pin it. */

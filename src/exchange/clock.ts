@@ -14,7 +14,7 @@ export type Clock = {
   wallNow(): number
   /** Resolves after `ms` of scaled time; rejects with the signal's reason as soon as it is aborted. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
-  /** Calls `fire` once after `ms` of scaled time; does not keep the process alive. */
+  /** Calls `fire` once after `ms` of scaled time, not before what has arrived by then is read; does not keep the process alive. */
   after(ms: number, fire: () => void): Timer
   /** Scaled milliseconds as real ones, for the few APIs that keep time themselves. */
   realMs(ms: number): number
@@ -40,8 +40,25 @@ export function systemClock(speed = 1): Clock {
     return ms / speed
   }
   function after(ms: number, fire: () => void): Timer {
-    const timer = setTimeout(fire, Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS)).unref()
-    return { refresh: () => void timer.refresh(), cancel: () => clearTimeout(timer) }
+    // Timers come before the poll phase: after a pause of the process they would fire although what they wait for has
+    // arrived and only waits to be read. So they fire behind it.
+    let late: NodeJS.Immediate | undefined
+    const timer = setTimeout(
+      () => {
+        late = setImmediate(fire)
+      },
+      Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS)
+    ).unref()
+    return {
+      refresh() {
+        clearImmediate(late)
+        timer.refresh()
+      },
+      cancel() {
+        clearImmediate(late)
+        clearTimeout(timer)
+      }
+    }
   }
   function sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {

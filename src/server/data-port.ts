@@ -1,21 +1,19 @@
-import { METHODS, type IncomingMessage, type ServerResponse } from 'node:http'
+import { METHODS, ServerResponse, type IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import httpProxy from '@fastify/http-proxy'
-import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
-import { CallerGone, Problem } from '../exchange/problem.ts'
+import fastify, { type FastifyInstance } from 'fastify'
+import { Problem } from '../exchange/problem.ts'
 import { field } from '../http/fields.ts'
-import type { Authorization } from '../tokens/source.ts'
 import { callerOf, type Caller } from './checks.ts'
-import { answerPreflight, refuseRequest, serve, turnAway, type Door, type DownstreamTools } from './downstream.ts'
-import { refuse, type Handler } from './http-server.ts'
+import type { Door, DownstreamTools } from './door.ts'
+import { answerPreflight, refuseRequest, serve, serveUpgrade, turnAway } from './downstream.ts'
+import type { Handler } from './http-server.ts'
 
 export type DataPortOptions = {
   /** The upstreams reachable on this port, each under its prefix. */
   readonly doors: readonly Door[]
   /** Throws the problem that refuses a caller. */
   readonly check: (caller: Caller) => void
-  /** The authorization for a websocket about to be opened; undefined for `credential: none`. */
-  readonly authorizeUpgrade: (door: Door, target: string, signal: AbortSignal) => Promise<Authorization | undefined>
   /** Answers `/_attache/…`, undefined where nothing is known there. */
   readonly own: (message: IncomingMessage, response: ServerResponse) => void
 }
@@ -28,13 +26,13 @@ const PROXIED_METHODS = METHODS.filter((method) => method !== 'CONNECT' && metho
 
 /**
  * The app's side: Fastify routes by prefix, `@fastify/http-proxy` mounts each upstream through its `handler` option (path
- * checks and websockets are its own), everything else is ours.
+ * checks are its own), everything else is ours.
  *
  * Tamed: Fastify sees requests without header fields, so that it neither parses bodies nor judges content types; it never
  * writes an answer on the data path; it does not log.
  */
 export async function dataPort(options: DataPortOptions, tools: DownstreamTools): Promise<DataPort> {
-  const upgrades = new WeakMap<IncomingMessage, Authorization>()
+  const upgraded = new Set<Duplex>()
   const app: FastifyInstance = fastify({
     logger: false,
     requestIdHeader: false,
@@ -51,12 +49,6 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
   for (const method of PROXIED_METHODS) if (!app.supportedMethods.includes(method)) app.addHttpMethod(method)
 
   for (const door of options.doors) {
-    const wsClientOptions = {
-      followRedirects: false,
-      perMessageDeflate: false,
-      // the app's own fields do not cross; http-proxy asks for these at once, so the authorization is fetched before
-      rewriteRequestHeaders: (_headers: unknown, request: FastifyRequest) => upgradeFields(door, upgrades.get(request.raw))
-    }
     await app.register(httpProxy, {
       prefix: door.prefix,
       upstream: door.base.href,
@@ -64,25 +56,6 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       rewritePrefix: door.base.pathname,
       httpMethods: PROXIED_METHODS,
       proxyPayloads: false,
-      websocket: true,
-      wsClientOptions,
-      preHandler(request, reply, done) {
-        if (request.raw.headers.upgrade === undefined) return done()
-        const leaving = new AbortController()
-        request.raw.socket.once('close', () => leaving.abort(new CallerGone()))
-        const target = (request.raw.url ?? '/').slice(door.prefix.length)
-        options.authorizeUpgrade(door, target, leaving.signal).then(
-          (authorization) => {
-            if (authorization !== undefined) upgrades.set(request.raw, authorization)
-            done()
-          },
-          (error: unknown) => {
-            reply.hijack()
-            refuse(request.raw.socket, error instanceof Problem ? error : new Problem('internal', { cause: error }))
-          }
-        )
-        return undefined
-      },
       handler(request, reply) {
         reply.hijack()
         // the router matched the decoded path: a prefix spelled in another way is another path
@@ -118,27 +91,34 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       return app.routing(message, response)
     },
     upgrade(message: IncomingMessage, socket: Duplex, head: Buffer) {
+      upgraded.add(socket)
+      socket.once('close', () => upgraded.delete(socket))
+      const response = new ServerResponse(message)
+      response.assignSocket(message.socket)
+      response.shouldKeepAlive = false
+      response.once('finish', () => message.socket.destroySoon())
       try {
         options.check(callerOf(message))
       } catch (problem) {
-        return refuse(socket, asProblem(problem))
+        return turnAway(message, response, asProblem(problem), tools)
       }
-      app.server.emit('upgrade', message, socket, head)
-      return undefined
+      const door = doorTo(message.url ?? '/')
+      if (door === undefined) return refuseRequest(message, response, unknownUpstream(options.doors), tools)
+      return void serveUpgrade(message, response, head, door, tools)
     },
-    close: () => app.close()
+    async close() {
+      for (const socket of upgraded) socket.destroy()
+      await app.close()
+    }
+  }
+
+  function doorTo(target: string): Door | undefined {
+    return options.doors.find(({ prefix }) => target.startsWith(prefix) && /^(?:[/?]|$)/.test(target.slice(prefix.length)))
   }
 }
 
 function isPreflight(message: IncomingMessage): boolean {
   return message.method === 'OPTIONS' && field(message.rawHeaders, 'access-control-request-method') !== undefined
-}
-
-function upgradeFields(door: Door, authorization: Authorization | undefined): Record<string, string> {
-  const fields = [...door.injected, ...(authorization?.fields ?? [])]
-  const record: Record<string, string> = {}
-  for (let i = 0; i < fields.length; i += 2) record[fields[i] as string] = fields[i + 1] as string
-  return record
 }
 
 function unknownUpstream(doors: readonly Door[]): Problem {

@@ -1,17 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Config } from '../config/schema.ts'
 import type { Policy } from '../exchange/chain.ts'
-import { Problem } from '../exchange/problem.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { VERSION } from '../package.ts'
 import type { Store } from '../state/store.ts'
 import { openCredentials } from '../tokens/credentials.ts'
 import { watchExpiry, type ExpiryWatch } from '../tokens/keys/watch-expiry.ts'
-import type { Authorization, Credentials } from '../tokens/source.ts'
+import type { Credentials } from '../tokens/source.ts'
 import { tokenFetch } from '../transport/token-fetch.ts'
 import { checks } from './checks.ts'
 import { dataPort, type DataPort } from './data-port.ts'
-import type { Door, DownstreamTools } from './downstream.ts'
+import type { Door, DownstreamTools } from './door.ts'
 import { openUpstream, type Upstream } from './upstreams.ts'
 
 /** Everything a configuration gives rise to, and that a reload replaces as a whole. */
@@ -42,15 +41,7 @@ export async function openGeneration(config: Config, parts: GenerationParts): Pr
   const check = checks({ ...config, headerCount: config.limits.headerCount })
 
   function port(doors: readonly Door[]): Promise<DataPort> {
-    return dataPort({ doors, check, authorizeUpgrade, own: parts.own }, { ...parts.downstream, servesBrowsers: config.allowOrigins.length > 0 })
-  }
-
-  async function authorizeUpgrade(door: Door, target: string, signal: AbortSignal): Promise<Authorization | undefined> {
-    const name = door.credentialOf('GET', target.split('?')[0] ?? '/')
-    if (name === undefined) return undefined
-    const source = credentials.get(name)
-    if (source === undefined) throw new Problem('token-unavailable', { detail: `credential ${name} is not configured` })
-    return source.authorize({ method: 'GET', url: door.base.href.slice(0, -1) + target, target }, signal)
+    return dataPort({ doors, check, own: parts.own }, { ...parts.downstream, servesBrowsers: config.allowOrigins.length > 0 })
   }
 
   const ports = new Map([[MAIN_PORT, await port([...upstreams.values()].map((upstream) => upstream.door))]])

@@ -21,6 +21,16 @@ export function closed(server: Server): Promise<void> {
   })
 }
 
+// for everything but callers and the connections made for them
+const RESERVED_FILES = 64
+
+/** How many callers the process can serve at once: each may need a connection to a provider too, and both are open files. */
+export function affordableConnections(): number {
+  const { userLimits } = process.report.getReport() as { userLimits?: { open_files?: { soft?: unknown } } }
+  const openFiles = userLimits?.open_files?.soft
+  return typeof openFiles === 'number' ? Math.max(1, Math.floor((openFiles - RESERVED_FILES) / 2)) : Infinity
+}
+
 /** How many connections are open on these servers together. */
 export async function connectionsOf(servers: readonly Server[]): Promise<number> {
   const counts = await Promise.all(

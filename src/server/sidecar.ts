@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { setImmediate } from 'node:timers/promises'
 import { explain } from '../config/explain.ts'
 import { formatFinding } from '../config/findings.ts'
 import type { LoadResult } from '../config/load.ts'
@@ -17,10 +18,11 @@ import { metrics } from '../telemetry/metrics.ts'
 import { openLog } from '../telemetry/log.ts'
 import { adminPort } from './admin-port.ts'
 import { checks } from './checks.ts'
-import { refuseRequest, serveOwn, type DownstreamTools } from './downstream.ts'
+import type { DownstreamTools } from './door.ts'
+import { refuseRequest, serveOwn } from './downstream.ts'
 import { MAIN_PORT, openGeneration, type Generation } from './generation.ts'
 import { httpServer, isWebsocket, refuse, type Handler } from './http-server.ts'
-import { closed, connectionsOf, isLoopback, listen, urlOf } from './listeners.ts'
+import { affordableConnections, closed, connectionsOf, isLoopback, listen, urlOf } from './listeners.ts'
 import { localAnswer } from './local-answer.ts'
 
 export type SidecarOptions = {
@@ -42,6 +44,8 @@ export type Sidecar = {
 
 // Callers with a keep-alive connection have this long, in real time, to notice that answers now say `Connection: close`.
 const LAME_DUCK_MS = 400
+const CALM_LOOK_MS = 20
+const CALM_LOOKS = 5
 
 /** Starts the sidecar; resolves when both ports accept connections. Rejects where an address is taken or the config refused. */
 export async function startSidecar(load: () => LoadResult, options: SidecarOptions): Promise<Sidecar> {
@@ -54,7 +58,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   for (const warning of first.warnings) log.warn(formatFinding(warning))
 
   let inFlight = 0
-  let phase: 'serving' | 'lame-duck' | 'closing' = 'serving'
+  let phase: 'serving' | 'draining' | 'closing' = 'serving'
   const store = await openStore(first.config.state, tools)
   const sealKey = answerKey(first.config.state, { stateKey: first.config.stateKey?.read().reveal(), credentials: secretsOf(first.config) }, report)
   const downstream = downstreamTools()
@@ -97,7 +101,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
 
   const closing: Handler = {
     request: (message, response) => refuseRequest(message, response, new Problem('draining'), downstream),
-    upgrade: (_message, socket) => refuse(socket, new Problem('draining'))
+    upgrade: (_message, socket) => refuse(socket, new Problem('draining'), clock)
   }
 
   /** Opens what the configuration asks for, closes what it no longer mentions. */
@@ -110,7 +114,10 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       void closed(server)
       server.closeIdleConnections()
     }
-    for (const [name, address] of wanted) if (!servers.has(name)) await listenOn(name, address, config.limits)
+    const share = Math.floor(affordableConnections() / wanted.size)
+    if (share < config.limits.connections) log.warn(`callers have ${share} connections at once: the process may not open more files (ulimit -n)`)
+    const limits = { ...config.limits, connections: Math.min(share, config.limits.connections) }
+    for (const [name, address] of wanted) if (!servers.has(name)) await listenOn(name, address, limits)
   }
 
   async function listenOn(name: string, address: ListenAddress, limits: Config['limits']): Promise<void> {
@@ -122,7 +129,8 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
         connections: limits.connections,
         isUpgrade: isWebsocket
       },
-      () => (phase === 'closing' ? closing : (current.ports.get(name) ?? closing))
+      () => (phase === 'closing' ? closing : (current.ports.get(name) ?? closing)),
+      clock
     )
     await listen(server, address)
     servers.set(name, server)
@@ -151,7 +159,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       token: adminOptions.token?.read
     }
   )
-  const adminServer = httpServer({ headerBytes: 16_384, headerMs: 10_000, keepAliveMs: 65_000, connections: 200, isUpgrade: () => false }, () => admin)
+  const adminServer = httpServer({ headerBytes: 16_384, headerMs: 10_000, keepAliveMs: 65_000, connections: 200, isUpgrade: () => false }, () => admin, clock)
 
   function status(): Record<string, unknown> {
     return {
@@ -226,23 +234,16 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   }
 
   async function drain(): Promise<number> {
-    phase = 'lame-duck'
+    phase = 'draining'
     log.info('draining', { inFlight })
     const all = [...servers.values()]
     if (inFlight > 0 || (await connectionsOf(all)) > 0) await clock.sleep(LAME_DUCK_MS * options.speed)
+    // right behind the poll phase: whoever has sent something has been read, and is not taken for idle
+    await setImmediate()
+    const areClosed = Promise.all(all.map(closed))
+    await Promise.race([areClosed, calm(clock.now() + current.config.drain)])
     phase = 'closing'
-    const patience = new AbortController()
-    const isQuiet = Promise.all(all.map(closed)).then(() => true)
-    for (const server of all) server.closeIdleConnections()
-    const inTime = await Promise.race([
-      isQuiet,
-      clock.sleep(current.config.drain, patience.signal).then(
-        () => false,
-        () => true
-      )
-    ])
-    patience.abort()
-    const lost = inTime ? 0 : inFlight
+    const lost = inFlight
     for (const server of [...all, adminServer]) server.closeAllConnections()
     await closed(adminServer)
     await admin.close()
@@ -250,6 +251,11 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     log.info('stopped', { lost })
     log.flush()
     return lost === 0 ? 0 : 1
+  }
+
+  /** Resolves when nothing has been under way for a moment: a connection taken last may still be sending its first request. */
+  async function calm(untilAt: number): Promise<void> {
+    for (let looks = 0; looks < CALM_LOOKS && clock.now() < untilAt; looks = inFlight === 0 ? looks + 1 : 0) await clock.sleep(CALM_LOOK_MS * options.speed)
   }
 
   return { ...urls, reload, drain }

@@ -9,7 +9,7 @@ import { pipeline, type Pipeline } from '../pipeline.ts'
 import type { Store } from '../state/store.ts'
 import type { Credentials } from '../tokens/source.ts'
 import { transport } from '../transport/transport.ts'
-import type { Door } from './downstream.ts'
+import type { Door } from './door.ts'
 
 /** One upstream, ready to serve: its chain, its door on the data port, and the way to end it. */
 export type Upstream = {
@@ -37,7 +37,7 @@ export function openUpstream(name: string, options: UpstreamOptions, config: Con
     {
       baseUrl: base.href,
       connectMs: options.timeout.connect,
-      // one more than volume lets through: a websocket or a probe must not wait behind it
+      // one more than volume lets through: an idle connection just closing must not be waited for
       connections: options.volume.concurrency + 1,
       answerHeaderBytes: config.limits.responseHeaderBytes,
       ca: options.ca?.read().reveal(),
@@ -59,6 +59,7 @@ export function openUpstream(name: string, options: UpstreamOptions, config: Con
     credentialOf: credentialSelector(options.credential),
     operationOf: operationNamer(options),
     send: chain.send,
+    upgrade: chain.upgrade,
     // the app is not rehearsed: its side keeps real time
     upload: { bodyBytes: config.limits.bodyBytes, bufferBytes: options.retry.bufferBytes, bodyMs: config.limits.bodyTimeout / tools.clock.realMs(1) }
   }

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import { Pool, type Dispatcher } from 'undici'
 import type { Send } from '../exchange/chain.ts'
 import { NO_BODY, type Body, type Request, type Response } from '../exchange/message.ts'
@@ -90,6 +91,7 @@ export function transport(options: TransportOptions, tools: UpstreamTools): Tran
           path: basePath + request.target,
           method: request.method,
           headers: framed(request),
+          upgrade: request.upgrade ?? null,
           body: request.body.kind === 'none' ? null : request.body.kind === 'bytes' ? request.body.bytes : request.body.stream
         },
         attempt
@@ -147,6 +149,15 @@ class Attempt implements Dispatcher.DispatchHandler {
     // left while waiting for a connection: nothing has been sent, and nothing will be
     if (this.#request.signal.aborted) return controller.abort(asError(this.#request.signal.reason))
     this.#request.trace.sent = true
+  }
+
+  onRequestUpgrade(controller: Dispatcher.DispatchController, status: number, _fields: unknown, tunnel: Duplex): void {
+    // undici has taken its own listeners off: a reset would otherwise end the process
+    tunnel.on('error', () => tunnel.destroy())
+    this.#settle()
+    this.#count(String(status), 'success')
+    const fields = this.#outlet.clean(decoded(controller.rawHeaders))
+    this.#outlet.resolve({ status, fields, body: NO_BODY, source: 'upstream', tunnel })
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { createServer as createHttpServer } from 'node:http'
-import { createServer, type AddressInfo } from 'node:net'
+import { connect, createServer, type AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it } from 'vitest'
 import { WebSocketServer } from 'ws'
@@ -131,6 +131,65 @@ upstreams: { up: { baseUrl: "http://127.0.0.1:${(server.address() as AddressInfo
     expect(echoed).toBe('hello')
     expect(upgrade).toMatchObject({ url: '/base/live?x=1', 'x-api-key': 'k-123', 'x-tenant': 't1' })
     expect(upgrade['cookie']).toBeUndefined()
+  })
+
+  it('are operations like any other: agreed or not sent, counted, and refused while the breaker is open', async () => {
+    const server = createHttpServer((_message, response) => response.writeHead(200).end('no websocket here'))
+    const sockets = new WebSocketServer({ server, path: '/live' })
+    sockets.on('connection', (socket) => socket.close(4000, 'that was all'))
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    cleanUps.push(async () => {
+      sockets.close()
+      server.close()
+    })
+    const sidecar = await started(
+      `upstreams: { up: { baseUrl: "http://127.0.0.1:${(server.address() as AddressInfo).port}", operations: { allow: ["GET /live"] }, volume: { limits: ["2/1h"], onExceed: reject } } }`
+    )
+    const { host } = new URL(sidecar.dataUrl)
+    const shake = (path: string): Promise<{ text: string; closed: boolean }> =>
+      exchangeRaw(
+        sidecar.dataUrl,
+        `GET /up/${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`
+      )
+    expect(statusOf((await shake('elsewhere')).text)).toBe(404)
+    const first = await shake('live')
+    expect(first.text).toMatch(
+      /^HTTP\/1\.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n[^]*sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=\r\n[^]*that was all$/i
+    )
+    expect(statusOf((await shake('live')).text)).toBe(101)
+    expect(statusOf((await shake('live')).text)).toBe(429)
+    await fetch(`${sidecar.adminUrl}/api/breakers/up`, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: '{"state":"open"}' })
+    expect(statusOf((await shake('live')).text)).toBe(503)
+    expect(await sidecar.metric('attache_attempts_total', { upstream: 'up', code: '101' })).toBe(2)
+    expect(await sidecar.metric('attache_requests_total', { upstream: 'up', code: '101', source: 'upstream' })).toBe(2)
+  })
+
+  it('carry much more than memory holds, as fast as it is taken', async () => {
+    const server = createHttpServer()
+    server.on('upgrade', (_message, socket) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+      socket.pipe(socket)
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    cleanUps.push(async () => server.close())
+    const sidecar = await started(`upstreams: { up: { baseUrl: "http://127.0.0.1:${(server.address() as AddressInfo).port}" } }`)
+    const { hostname, port, host } = new URL(sidecar.dataUrl)
+    const piece = Buffer.alloc(1024 * 1024, 'x')
+    const received = await new Promise<number>((resolve) => {
+      let bytes = 0
+      const socket = connect(Number(port), hostname, () =>
+        socket.write(`GET /up/x HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`)
+      )
+      socket.once('data', () => {
+        for (let i = 0; i < 20; i++) socket.write(piece)
+        socket.on('data', (chunk: Buffer) => {
+          bytes += chunk.length
+          if (bytes === 20 * piece.length) socket.end()
+        })
+      })
+      socket.on('close', () => resolve(bytes))
+    })
+    expect(received).toBe(20 * piece.length)
   })
 
   it('are refused to browsers like everything else', async () => {
