@@ -236,6 +236,31 @@ describe('collapsing on real sockets', () => {
 describe('large and broken bodies', () => {
   const LARGE = 'x'.repeat(300_000)
 
+  test('a caller that hangs up in the middle of a body ends the transfer when it was alone, and not when others wait', async () => {
+    const waiting: ServerResponse[] = []
+    const { ask, reached } = rig((received, response) => {
+      if (received.url.endsWith('/tick')) return void response.end()
+      response.writeHead(200, { ...fresh, 'Content-Length': 200_000 }).write('x'.repeat(100_000))
+      waiting.push(response)
+      return undefined
+    })
+    const alone = new AbortController()
+    await ask('/alone', { signal: alone.signal })
+    alone.abort()
+    await expect.poll(() => waiting[0]?.destroyed).toBe(true)
+    const first = new AbortController()
+    await ask('/shared', { signal: first.signal })
+    const late = ask('/shared')
+    // whatever comes after it has arrived later: the late one is waiting
+    await ask('/tick')
+    first.abort()
+    await ask('/tick')
+    expect(waiting[1]?.destroyed).toBe(false)
+    waiting[1]?.end('y'.repeat(100_000))
+    expect(await (await late).text()).toHaveLength(200_000)
+    expect(reached().filter((line) => line === 'GET /shared')).toHaveLength(1)
+  })
+
   test('a body that streams through is stored when it is whole', async () => {
     const { provider, ask } = rig((_received, response) => void response.writeHead(200, fresh).end(LARGE))
     expect(await (await ask('/a')).text()).toBe(LARGE)
