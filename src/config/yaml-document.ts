@@ -24,6 +24,13 @@ const ABYSS = new RegExp(`(?:[[{]\\s*){${DEEPEST * 10}}`)
 const REFERENCE = /\$\{([A-Za-z_]\w*)\}/g
 const MASKED = /\uE000\uE001(\w+)\uE002/g
 
+// `state: memory:` is how one would write it, beside `sqlite:PATH`; for YAML the last colon begins a map.
+const BARE_MEMORY = /^(state:[ \t]+)memory:[ \t]*(?=\r?$|#)/m
+
+function prepared(text: string): string {
+  return text.replaceAll(REFERENCE, '\uE000\uE001$1\uE002').replace(BARE_MEMORY, '$1"memory:" ')
+}
+
 /**
  * Reads one YAML 1.2 document whose top is a map; gives every syntax error at once, but only the first of those that
  * tend to follow from one another. References `${NAME}` may stand anywhere, unquoted.
@@ -35,7 +42,7 @@ export function parseYaml(text: string, file: string): YamlResult {
   if (abyss !== null) return refuse(file, tooDeep(), text.slice(0, abyss.index).split('\n').length)
   const lines = new LineCounter()
   try {
-    const document = parseDocument(text.replaceAll(REFERENCE, '\uE000\uE001$1\uE002'), { lineCounter: lines, merge: true, prettyErrors: false })
+    const document = parseDocument(prepared(text), { lineCounter: lines, merge: true, prettyErrors: false })
     const problems = [...document.errors, ...document.warnings]
     const first = problems.find(({ code }) => SYNTAX[code] === undefined)
     const telling = problems.filter((problem) => problem === first || SYNTAX[problem.code] !== undefined)

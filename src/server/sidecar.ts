@@ -52,7 +52,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   const first = loaded(load())
   const clock = systemClock(options.speed)
   const startedAt = clock.wallNow()
-  const log = openLog(first.config.log.level, options.logFile)
+  const log = openLog(first.config.log.level, clock, options.logFile)
   const counters = metrics({ version: VERSION, node: process.version })
   const tools: Tools = { clock, random: systemRandom, report }
   for (const warning of first.warnings) log.warn(formatFinding(warning))

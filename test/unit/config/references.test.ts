@@ -32,3 +32,14 @@ it('names a syntax error once, not everything that follows from it', () => {
   expect(refused.kind === 'refused' && refused.findings.map(({ line }) => line)).toEqual([2])
   rmSync(folder, { recursive: true })
 })
+
+it('takes state: memory: as it is read aloud', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'attache-config-'))
+  const file = join(folder, 'attache.yaml')
+  for (const written of ['memory:', 'memory: # lost with the process', '"memory:"']) {
+    writeFileSync(file, `version: 1\nstate: ${written}\nupstreams: { up: { baseUrl: "http://127.0.0.1:1/" } }\n`)
+    const loaded = loadConfig(file, {})
+    expect(loaded.kind === 'loaded' && loaded.config.state, written).toBe('memory:')
+  }
+  rmSync(folder, { recursive: true })
+})
