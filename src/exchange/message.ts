@@ -99,8 +99,8 @@ export type Request = {
    * did when it began to wait for a token or a place.
    */
   readonly objection?: () => Problem | undefined
-  /** Set by the cache where it holds an answer: whether that may be given in place of this problem, so that nobody need wait at a closed gate. */
-  readonly standIn?: (problem: Problem) => boolean
+  /** Set by the cache where it holds an answer: whether that may be given in place of this problem or status, so that nobody need wait to ask again. */
+  readonly standIn?: (failure: Problem | number) => boolean
   /** Set by timeout; the transport calls it at every sign of life of the attempt: 0 at the header, then the size of each piece. */
   readonly heard?: (sizeBytes: number) => void
   /** Set by the data port: hands an interim answer (RFC 9110 §15.2, mostly 103) to the caller ahead of the final one. */

@@ -94,6 +94,8 @@ export function retry(options: RetryOptions, tools: UpstreamTools & { breaker?: 
     if (failure.kind === 'problem' && (!FAILED_ON_THE_WAY.includes(failure.problem.code) || LASTING.has(failure.problem.details.proxyError ?? '')))
       return undefined
     if (breaker?.refusal() !== undefined) return undefined
+    // what the cache holds may be given at once: nobody waits on the ladder, and the provider is left alone
+    if (request.standIn?.(failure.kind === 'answer' ? failure.response.status : failure.problem) === true) return undefined
     const now = clock.now()
     let at = now + ladderMs(options.backoff, made, options.jitter, random())
     if (failure.kind === 'answer') {

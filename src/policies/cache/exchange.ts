@@ -14,6 +14,7 @@ import { PLAIN, type Asked } from './asked.ts'
 import type { Changes } from './changes.ts'
 import { Fill, type Budget } from './fill.ts'
 import { dated, keeper } from './keeping.ts'
+import { bothKeys } from './keys.ts'
 import type { CacheOptions } from './options.ts'
 import { hitStatus, serve } from './serving.ts'
 import type { AnswerStore } from './store.ts'
@@ -86,7 +87,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   async function ask(request: Request, next: Send, situation: Situation): Promise<Exchanged> {
     const { held, asked } = situation
     const asking = held === undefined ? undefined : validating(request.fields, held.validators)
-    const mayDoInstead = (problem: Problem): boolean => held !== undefined && covers(held, asked, problem)
+    const mayDoInstead = (failure: Problem | number): boolean => held !== undefined && covers(held, asked, failure)
     const journey = departure(request)
     let response: Response
     try {
@@ -111,7 +112,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
       return { response: substitute(held, request, asked, met), shared: undefined, met }
     }
     if (status === 401 || status === 403) {
-      store.dropKey(situation.key)
+      for (const key of bothKeys(situation.key)) store.dropKey(key)
       tools.onStored()
     }
     return kept(response, request, situation, journey, asking !== undefined)
@@ -252,8 +253,9 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return maySubstitute(held, asked, met.failure) ? substitute(held, request, asked, met) : undefined
   }
 
-  function covers(held: StoredAnswer, asked: Asked, problem: Problem): boolean {
-    const met = metBy(problem)
+  function covers(held: StoredAnswer, asked: Asked, failure: Problem | number): boolean {
+    if (typeof failure === 'number') return ERROR_STATUSES.has(failure) && maySubstitute(held, asked, 'error')
+    const met = metBy(failure)
     return met !== undefined && maySubstitute(held, asked, met.failure)
   }
 

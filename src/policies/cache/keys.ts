@@ -43,6 +43,12 @@ export function headKey(key: string): string {
   return `H${key}`
 }
 
+/** Where everything is kept that was answered to one identity about one target, given either key. */
+export function bothKeys(key: string): readonly [get: string, head: string] {
+  const get = key.startsWith('H') ? key.slice(1) : key
+  return [get, headKey(get)]
+}
+
 // A credential must not be readable in a key.
 function fingerprint(parts: readonly string[]): string {
   const hash = createHash('sha256')

@@ -103,8 +103,10 @@ describe('RFC 9111 §4.3.3: what comes of it', () => {
     room.origin({ fields: ['Cache-Control', 'max-age=60', 'Vary', 'Foo'] })
     await room.get('/a', ['Foo', '1'])
     await room.get('/a', ['Foo', '2'])
+    await room.send('HEAD', '/a', ['Foo', '3'])
+    expect(room.cache.entries).toBe(3)
     room.origin({ status })
-    await room.get('/a', ['Foo', '3'])
+    await room.get('/a', ['Foo', '4'])
     expect(room.cache.entries).toBe(0)
   })
 
