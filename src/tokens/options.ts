@@ -111,7 +111,7 @@ export const credentialOptions = section('How Attache proves to a provider who i
   paramLocation: choice('Where the parameters of a token request go; query only for services that insist', ['body', 'query'], 'body'),
   bodyFormat: choice('How the body of a token request is written', ['form', 'json'], 'form'),
 
-  minUse: number('Share of the lifetime before any renewal, unless the provider rejects the token', { minimum: 0, maximum: 1 }, 0.7),
+  minUse: number('Share of the lifetime before any renewal, unless the provider rejects the token', { minimum: 0, maximum: 1 }, 0.95),
   margin: duration('Keeping warm renews this long before expiry, at most 5 % of the lifetime and never before minUse', '30s'),
   renew: choice('on_demand renews when a request needs it, keep_warm also while idle', ['on_demand', 'keep_warm'], 'on_demand'),
   defaultLifetime: duration('Lifetime assumed where the token service names none, or nonsense', '5m'),

@@ -205,9 +205,9 @@ describe('precedence', () => {
     const { config } = loaded(
       `${finfo}    credential: [{ match: /a, credential: one }, { credential: two }]\ncredentials:\n${key('one')}${key('two')}${key('three')}  fixed: { grant: static, header: X, value: v }\n`
     )
-    expect(config.credentials['one']?.minUse).toBe(0.95)
-    expect(config.credentials['two']?.minUse).toBe(0.95)
-    expect(config.credentials['three']?.minUse).toBe(0.7)
+    expect(config.credentials['one']?.scope).toBe('openid')
+    expect(config.credentials['two']?.scope).toBe('openid')
+    expect(config.credentials['three']?.scope).toBeUndefined()
     expect(config.credentials['fixed']?.scope).toBeUndefined()
   })
 

@@ -141,7 +141,7 @@ describe('the life of a token', () => {
   })
 
   test('serves on to its end while renewals fail, on the ladder', async () => {
-    const one = await opened()
+    const one = await opened({ minUse: 0.7 })
     await one.bearer()
     one.service.answer = () => json(503, {})
     await one.clock.advance(0.7 * HOUR)
