@@ -11,7 +11,7 @@ export class AnswerStream extends Readable {
   readonly #flow: Flow
 
   constructor(flow: Flow) {
-    super({ highWaterMark: 64 * 1024 })
+    super({ highWaterMark: 128 * 1024 })
     this.#flow = flow
   }
 

@@ -134,6 +134,7 @@ class Attempt implements Dispatcher.DispatchHandler {
   #chunks: Buffer[] | undefined
   #stream: AnswerStream | undefined
   #isCounted = false
+  #isOver = false
 
   constructor(request: Request, outlet: Outlet) {
     this.#request = request
@@ -177,12 +178,18 @@ class Attempt implements Dispatcher.DispatchHandler {
     this.#request.heard?.(0)
     if (this.#request.method === 'HEAD' || status === 204 || status === 304) return
     const sizeBytes = lengthOf(received)
-    if (sizeBytes !== undefined && sizeBytes <= SMALL_ANSWER_BYTES) {
-      this.#chunks = []
-      return
-    }
-    this.#stream = new AnswerStream(controller)
-    this.#outlet.resolve(this.#response({ kind: 'stream', stream: this.#stream, sizeBytes }))
+    this.#chunks = []
+    if (sizeBytes !== undefined && sizeBytes <= SMALL_ANSWER_BYTES) return
+    // A small answer of unknown length mostly arrives in one piece with its header: then it is over before this is run.
+    queueMicrotask(() => this.#becomeStream(controller, sizeBytes))
+  }
+
+  #becomeStream(controller: Dispatcher.DispatchController, sizeBytes: number | undefined): void {
+    if (this.#isOver) return
+    const stream = new AnswerStream(controller)
+    for (const chunk of this.#chunks ?? []) stream.arrived(chunk)
+    this.#stream = stream
+    this.#outlet.resolve(this.#response({ kind: 'stream', stream, sizeBytes }))
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -236,6 +243,7 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   #settle(): void {
+    this.#isOver = true
     this.#request.signal.removeEventListener('abort', this.#onAbort)
   }
 }
