@@ -243,6 +243,8 @@ function colour(code: number, text: string): string {
   return process.stdout.isTTY && process.env['NO_COLOR'] === undefined ? `\u001B[${code}m${text}\u001B[0m` : text
 }
 
+// whoever reads (`| head`) has had enough: the story goes on to its end unheard, so that nothing is left running
+process.stdout.on('error', () => undefined)
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
