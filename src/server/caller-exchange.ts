@@ -135,8 +135,9 @@ export class Exchange {
       else this.#watchReader().end(body.bytes)
       return
     }
-    // an event stream may stay silent after its header: the caller must have the header now
-    response.flushHeaders()
+    // An event stream may stay silent after its header: the caller must have the header now. Not by flushHeaders(), which
+    // would write its bytes as UTF-8.
+    response.write('', 'latin1')
     if (isWhole) {
       if (body.kind === 'bytes' && this.#message.method !== 'HEAD') response.write(body.bytes)
       this.#linger()

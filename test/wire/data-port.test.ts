@@ -38,6 +38,11 @@ beforeAll(async () => {
       response.write('one,')
       return void response.end('two')
     }
+    if (received.url.startsWith('/base/latin')) {
+      response.writeHead(200, { 'X-Name': 'caf\xe9' })
+      if (received.url.endsWith('streamed')) response.write('x'.repeat(70_000))
+      return void response.end('ok')
+    }
     if (received.url.startsWith('/base/odd')) return void response.writeHead(480, 'Brownout', { 'X-Provider': 'odd' }).end('{"a":1,}')
     return void response.end(received.body.length > 0 ? received.body : 'ok')
   })
@@ -100,6 +105,14 @@ describe('what passes through', () => {
 
   it('an answer without known length is streamed', async () => {
     expect(await (await fetch(`${sidecar.dataUrl}/up/chunked`)).text()).toBe('one,two')
+  })
+
+  it('bytes of a field beyond ASCII stay as they are, however the answer travels', async () => {
+    const { text } = await get('/up/latin')
+    expect(text).toMatch(/x-name: caf\xe9\r\n/i)
+    const streamed = await get('/up/latin/streamed')
+    expect(streamed.text).toMatch(/x-name: caf\xe9\r\n/i)
+    expect(streamed.text).toMatch(/transfer-encoding: chunked/i)
   })
 
   it('methods nobody has heard of are passed on', async () => {
