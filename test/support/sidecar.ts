@@ -52,7 +52,7 @@ export async function testSidecar(config: string, options: { speed?: number; env
     },
     async stop() {
       const code = await sidecar.drain()
-      if (options.folder === undefined) rmSync(folder, { recursive: true, force: true })
+      if (options.folder === undefined) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
       return code
     }
   }
