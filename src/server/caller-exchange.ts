@@ -40,6 +40,7 @@ export class Exchange {
   #operation = 'other'
   #source: Response['source'] = 'local'
   #problem: Problem | undefined
+  readonly #staysOpen: boolean
   #isStranger = false
   #isBroken = false
   #upload: Readable | undefined
@@ -54,7 +55,7 @@ export class Exchange {
     this.#id = tools.nextId()
     const behind = (message.url ?? '/').slice(door?.prefix.length ?? 0)
     this.#target = behind.startsWith('/') ? behind : `/${behind}`
-    tools.underWay(1)
+    this.#staysOpen = tools.underWay(1)
     // fires once in every case: after the last byte, or when the caller hangs up before it
     response.on('close', () => this.#closed())
   }
@@ -241,7 +242,7 @@ export class Exchange {
     if (answer.cacheStatus !== undefined) outgoing.push('Cache-Status', `attache; ${answer.cacheStatus}`)
     outgoing.push('Via', '1.1 attache', 'Attache-Attempts', String(this.#trace.attempts), 'Server-Timing', this.#timing())
     if (this.#tools.servesBrowsers && !this.#isStranger) outgoing.push(...browserFields(this.#message.rawHeaders))
-    if (this.#isStranger || this.#tools.isDraining() || this.#hasUnreadUpload()) outgoing.push('Connection', 'close')
+    if (this.#isStranger || (this.#tools.isDraining() && !this.#staysOpen) || this.#hasUnreadUpload()) outgoing.push('Connection', 'close')
     return outgoing
   }
 

@@ -99,6 +99,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       response.once('finish', () => message.socket.destroySoon())
       try {
         options.check(callerOf(message))
+        if (tools.isDraining()) throw new Problem('draining')
       } catch (problem) {
         return turnAway(message, response, asProblem(problem), tools)
       }

@@ -28,8 +28,8 @@ export type DownstreamTools = {
   readonly nextId: () => string
   /** Whether any browser origin is listed: its answers then say that the page may read them. */
   readonly servesBrowsers: boolean
-  /** Told of every request at its header and once more when it is over. */
-  readonly underWay: (change: 1 | -1) => void
+  /** Told of every request at its header and once more when it is over; says whether its connection stays open even while draining. */
+  readonly underWay: (change: 1 | -1) => boolean
   /** While draining, callers are told to open their next connection elsewhere. */
   readonly isDraining: () => boolean
 }

@@ -1,5 +1,4 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { setImmediate } from 'node:timers/promises'
 import { explain } from '../config/explain.ts'
 import { formatFinding } from '../config/findings.ts'
 import type { LoadResult } from '../config/load.ts'
@@ -19,10 +18,11 @@ import { openLog } from '../telemetry/log.ts'
 import { adminPort } from './admin-port.ts'
 import { checks } from './checks.ts'
 import type { DownstreamTools } from './door.ts'
+import { doorkeeper } from './doorkeeper.ts'
 import { refuseRequest, serveOwn } from './downstream.ts'
 import { MAIN_PORT, openGeneration, type Generation } from './generation.ts'
 import { httpServer, isWebsocket, refuse, type Handler } from './http-server.ts'
-import { affordableConnections, closed, connectionsOf, isLoopback, listen, urlOf } from './listeners.ts'
+import { affordableConnections, closed, isLoopback, listen, urlOf } from './listeners.ts'
 import { localAnswer } from './local-answer.ts'
 
 export type SidecarOptions = {
@@ -42,11 +42,6 @@ export type Sidecar = {
   drain(): Promise<number>
 }
 
-// Callers with a keep-alive connection have this long, in real time, to notice that answers now say `Connection: close`.
-const LAME_DUCK_MS = 400
-const CALM_LOOK_MS = 20
-const CALM_LOOKS = 5
-
 /** Starts the sidecar; resolves when both ports accept connections. Rejects where an address is taken or the config refused. */
 export async function startSidecar(load: () => LoadResult, options: SidecarOptions): Promise<Sidecar> {
   const first = loaded(load())
@@ -57,8 +52,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   const tools: Tools = { clock, random: systemRandom, report }
   for (const warning of first.warnings) log.warn(formatFinding(warning))
 
-  let inFlight = 0
-  let phase: 'serving' | 'draining' | 'closing' = 'serving'
+  const door = doorkeeper(clock)
   const store = await openStore(first.config.state, tools)
   const sealKey = answerKey(first.config.state, { stateKey: first.config.stateKey?.read().reveal(), credentials: secretsOf(first.config) }, report)
   const downstream = downstreamTools()
@@ -89,8 +83,8 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       clock,
       report,
       servesBrowsers: false,
-      isDraining: () => phase !== 'serving',
-      underWay: (change) => void (inFlight += change),
+      isDraining: door.isDraining,
+      underWay: door.underWay,
       nextId: () => `${prefix}-${(sequence++).toString(36)}`
     }
   }
@@ -129,7 +123,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
         connections: limits.connections,
         isUpgrade: isWebsocket
       },
-      () => (phase === 'closing' ? closing : (current.ports.get(name) ?? closing)),
+      () => current.ports.get(name) ?? closing,
       clock
     )
     await listen(server, address)
@@ -139,7 +133,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   const { admin: adminOptions } = first.config
   const admin = await adminPort(
     {
-      isReady: () => phase === 'serving',
+      isReady: () => !door.isDraining(),
       metrics: async () => ({ text: await counters.text(), contentType: counters.contentType }),
       status,
       explain: (method, path) => explain(current.config, method, path),
@@ -167,8 +161,8 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       startedAt: new Date(startedAt).toISOString(),
       speed: options.speed,
       state: store.kind,
-      draining: phase !== 'serving',
-      inFlight,
+      draining: door.isDraining(),
+      inFlight: door.inFlight,
       upstreams: Object.fromEntries([...current.upstreams.values()].map((upstream) => [upstream.name, upstream.status()])),
       credentials: current.credentials.all().map((source) => source.status())
     }
@@ -234,16 +228,9 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   }
 
   async function drain(): Promise<number> {
-    phase = 'draining'
-    log.info('draining', { inFlight })
     const all = [...servers.values()]
-    if (inFlight > 0 || (await connectionsOf(all)) > 0) await clock.sleep(LAME_DUCK_MS * options.speed)
-    // right behind the poll phase: whoever has sent something has been read, and is not taken for idle
-    await setImmediate()
-    const areClosed = Promise.all(all.map(closed))
-    await Promise.race([areClosed, calm(clock.now() + current.config.drain)])
-    phase = 'closing'
-    const lost = inFlight
+    log.info('draining', { inFlight: door.inFlight })
+    const lost = await door.drain(all, current.config.drain)
     for (const server of [...all, adminServer]) server.closeAllConnections()
     await closed(adminServer)
     await admin.close()
@@ -251,11 +238,6 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     log.info('stopped', { lost })
     log.flush()
     return lost === 0 ? 0 : 1
-  }
-
-  /** Resolves when nothing has been under way for a moment: a connection taken last may still be sending its first request. */
-  async function calm(untilAt: number): Promise<void> {
-    for (let looks = 0; looks < CALM_LOOKS && clock.now() < untilAt; looks = inFlight === 0 ? looks + 1 : 0) await clock.sleep(CALM_LOOK_MS * options.speed)
   }
 
   return { ...urls, reload, drain }

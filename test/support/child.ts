@@ -13,8 +13,10 @@ export type Child = {
 }
 
 /** Runs a TypeScript file with the Node that runs the tests, collecting what it prints. */
-export function child(script: string, args: readonly string[], options: { uid?: number; env?: NodeJS.ProcessEnv } = {}): Child {
-  const started: ChildProcess = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', script, ...args], {
+export function child(script: string, args: readonly string[], options: { uid?: number; env?: NodeJS.ProcessEnv; openFiles?: number } = {}): Child {
+  const command = [process.execPath, '--disable-warning=ExperimentalWarning', script, ...args]
+  const limited = options.openFiles === undefined ? command : ['sh', '-c', `ulimit -n ${options.openFiles}; exec "$0" "$@"`, ...command]
+  const started: ChildProcess = spawn(limited[0] ?? '', limited.slice(1), {
     stdio: ['ignore', 'pipe', 'pipe'],
     ...(options.env === undefined ? {} : { env: { PATH: process.env['PATH'], ...options.env } }),
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid })

@@ -7,21 +7,26 @@ export type SidecarProcess = {
   output(): string
   /** Sends the signal and resolves with the exit code once the process is gone; null where the signal killed it. */
   end(signal: NodeJS.Signals): Promise<number | null>
+  signal(signal: NodeJS.Signals): void
   readonly pid: number
 }
 
 /** The sidecar as its users run it: a process of its own, found ready by the line it logs. */
 export async function sidecarProcess(
   configFile: string,
-  options: { environment?: NodeJS.ProcessEnv; arguments?: readonly string[] } = {}
+  options: { environment?: NodeJS.ProcessEnv; arguments?: readonly string[]; openFiles?: number } = {}
 ): Promise<SidecarProcess> {
-  const running = child('src/main.ts', ['run', '--config', configFile, ...(options.arguments ?? [])], { env: options.environment ?? {} })
+  const running = child('src/main.ts', ['run', '--config', configFile, ...(options.arguments ?? [])], {
+    env: options.environment ?? {},
+    ...(options.openFiles === undefined ? {} : { openFiles: options.openFiles })
+  })
   const ready = JSON.parse(await running.line(/"msg":"ready"/)) as { data: string; admin: string }
   return {
     dataUrl: ready.data,
     adminUrl: ready.admin,
     pid: running.pid,
     output: () => running.lines.join('\n'),
+    signal: (signal) => running.kill(signal),
     end(signal) {
       running.kill(signal)
       return running.ended
