@@ -43,7 +43,7 @@ export function ruleIssues(config: Config, context: RuleContext): RuleFindings {
     ...credentialIssues(config, context),
     ...judged.flatMap((found) => found.issues)
   ]
-  return { issues, warnings: [...unusedCredentials(config, context), ...judged.flatMap((found) => found.warnings)] }
+  return { issues, warnings: [...unusedCredentials(config, context), ...uncoveredPaths(config), ...judged.flatMap((found) => found.warnings)] }
 }
 
 // names become path segments, metric labels and parts of storage keys
@@ -56,6 +56,16 @@ function nameIssues(written: unknown): Issue[] {
         message: name === 'none' ? 'none means no credential, choose another name' : 'a name has letters, digits, - and _, and begins with a letter or digit'
       }))
   )
+}
+
+// sent without a credential, which is hardly ever what was meant
+function uncoveredPaths(config: Config): Issue[] {
+  return Object.entries(config.upstreams)
+    .filter(([, { credential }]) => Array.isArray(credential) && credential.every((entry) => entry.match !== undefined && entry.match !== '/**'))
+    .map(([name]) => ({
+      path: ['upstreams', name, 'credential'],
+      message: 'what matches no entry is sent without a credential; end the list with { credential: NAME }, or { credential: none } if that is meant'
+    }))
 }
 
 function credentialIssues(config: Config, { written, broken }: RuleContext): Issue[] {

@@ -33,6 +33,21 @@ it('names a syntax error once, not everything that follows from it', () => {
   rmSync(folder, { recursive: true })
 })
 
+it('warns of a list of credentials that leaves paths without one', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'attache-config-'))
+  const file = join(folder, 'attache.yaml')
+  const warningsFor = (list: string): string[] => {
+    writeFileSync(
+      file,
+      `credentials: { a: { grant: static, header: X-Key, value: \${K} } }\nupstreams: { up: { baseUrl: "http://127.0.0.1:1/", credential: ${list} } }\n`
+    )
+    return loadConfig(file, { K: 'k' }).warnings.map(({ message }) => message)
+  }
+  expect(warningsFor('[{ match: "/client/**", credential: a }]')).toEqual([expect.stringContaining('sent without a credential')])
+  expect(warningsFor('[{ match: "/client/**", credential: a }, { credential: none }]')).toEqual([])
+  rmSync(folder, { recursive: true })
+})
+
 it('takes state: memory: as it is read aloud', () => {
   const folder = mkdtempSync(join(tmpdir(), 'attache-config-'))
   const file = join(folder, 'attache.yaml')
