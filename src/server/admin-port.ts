@@ -16,6 +16,8 @@ export type Operator = {
   explain(method: string, path: string): unknown
   /** Drops stored answers; undefined where the upstream is unknown. Without an upstream, of all of them. */
   purgeCache(upstream: string | undefined, prefix: string): number | undefined
+  /** Ends a latch or pause of a credential and gets another token. False where it has none to renew; rejects with a `Problem`. */
+  renewCredential(credential: string): Promise<boolean>
   /** False where the upstream is unknown. */
   setBreaker(upstream: string, state: 'open' | 'closed' | 'auto'): boolean
 }
@@ -70,6 +72,11 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
     const dropped = operator.purgeCache(query.get('upstream') ?? undefined, query.get('prefix') ?? '/')
     if (dropped === undefined) throw new Problem('unknown-upstream', { detail: 'no upstream has this name' })
     return { dropped }
+  })
+  app.post<{ Params: { credential: string } }>('/api/credentials/:credential/renew', async (request) => {
+    const { credential } = request.params
+    if (!(await operator.renewCredential(credential))) throw new Problem('unknown-operation', { detail: 'no credential of this name has a token to renew' })
+    return { credential, renewed: true }
   })
   app.get('/api/breakers/:upstream', async () => {
     throw new Problem('unknown-operation', { status: 405, detail: 'use PUT; /api/status shows the breakers', fields: ['Allow', 'PUT'] })

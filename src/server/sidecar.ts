@@ -141,6 +141,11 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
         if (upstream === undefined) return [...current.upstreams.values()].reduce((sum, each) => sum + each.pipeline.cache.purge(prefix), 0)
         return current.upstreams.get(upstream)?.pipeline.cache.purge(prefix)
       },
+      async renewCredential(name) {
+        const source = current.credentials.get(name)
+        await source?.renew?.()
+        return source?.renew !== undefined
+      },
       setBreaker(name, state) {
         const upstream = current.upstreams.get(name)
         upstream?.pipeline.breaker.set(state)

@@ -203,6 +203,20 @@ describe('frugality at the token service', () => {
     )
   })
 
+  it('an operator may have a token renewed, and the provider learns of it once', async () => {
+    const server = await provider(() => ({ status: 200 }))
+    const sidecar = await sidecarFor(server, 'timeout: {}')
+    expect((await ask(sidecar, '/1')).status).toBe(200)
+    const renewed = await fetch(`${sidecar.adminUrl}/api/credentials/machine/renew`, { method: 'POST' })
+    expect(renewed.status).toBe(200)
+    expect(await renewed.text()).not.toContain('token-number')
+    expect((await ask(sidecar, '/2')).status).toBe(200)
+    expect(server.tokenRequests()).toBe(2)
+    expect(server.received.at(-1)?.headers.authorization).toBe('Bearer token-number-2')
+    expect(await sidecar.metric('attache_token_requests_total', { reason: 'operator' })).toBe(1)
+    expect((await fetch(`${sidecar.adminUrl}/api/credentials/nobody/renew`, { method: 'POST' })).status).toBe(404)
+  })
+
   it('a token the provider echoes never reaches the app', async () => {
     const server = await provider((authorization) => ({ status: 200, fields: { 'X-Debug': authorization ?? '', 'X-Other': 'kept' } }))
     const sidecar = await sidecarFor(server, 'timeout: {}')
