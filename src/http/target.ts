@@ -30,6 +30,21 @@ function isDotSegment(segment: string): boolean {
   return name === '.' || name === '..'
 }
 
+/** A path as the most lenient of servers would read it: decoded to the end; case, parameters and empty segments ignored. Only to compare. */
+export function looselyRead(path: string): string {
+  let decoded = path
+  for (let next = unescaped(decoded); next !== decoded; next = unescaped(decoded)) decoded = next
+  const segments = decoded.toLowerCase().split('/')
+  return segments
+    .map((segment) => segment.split(';')[0])
+    .filter((segment) => segment !== '')
+    .join('/')
+}
+
+function unescaped(path: string): string {
+  return path.replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+}
+
 /**
  * Rewrites references on the provider's own host to paths of the sidecar.
  *

@@ -72,6 +72,9 @@ export class Exchange {
     const received = this.#message.rawHeaders
     const path = pathOf(this.#target)
     this.#operation = door.operationOf(method, path)
+    const credential = door.credentialOf(method, path)
+    if (credential !== undefined && door.isTokenService(path))
+      throw new Problem('bad-request', { status: 403, detail: 'tokens are obtained here, not asked for through here' })
     const fields = door.clean(withoutWishes(received))
     fields.push(...door.injected)
     return {
@@ -85,7 +88,7 @@ export class Exchange {
       signal: this.#caller.signal,
       deadlineAt: Number.POSITIVE_INFINITY,
       wishes: wishesOf(received),
-      credential: door.credentialOf(method, path),
+      credential,
       interim: this.#interim,
       trace: this.#trace
     }

@@ -15,6 +15,8 @@ export type Door = {
   /** Set on every call: configured headers, `User-Agent`, `Via`. */
   readonly injected: Fields
   readonly credentialOf: (method: string, path: string) => string | undefined
+  /** Whether a path behind the prefix is where tokens come from: no place for the app to go with our credential. */
+  readonly isTokenService: (path: string) => boolean
   readonly operationOf: (method: string, path: string) => string
   readonly send: Send
   /** The same for requests to go on in another protocol. */

@@ -3,6 +3,7 @@ import { credentialSelector, operationNamer } from '../config/selection.ts'
 import type { Policy } from '../exchange/chain.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { answerCleaner, requestCleaner } from '../http/hygiene.ts'
+import { looselyRead } from '../http/target.ts'
 import type { Fields } from '../http/fields.ts'
 import { VERSION } from '../package.ts'
 import { pipeline, type Pipeline } from '../pipeline.ts'
@@ -57,6 +58,7 @@ export function openUpstream(name: string, options: UpstreamOptions, config: Con
     }),
     injected: injectedFields(options),
     credentialOf: credentialSelector(options.credential),
+    isTokenService: tokenServiceFinder(base, config),
     operationOf: operationNamer(options),
     send: chain.send,
     upgrade: chain.upgrade,
@@ -73,6 +75,13 @@ export function openUpstream(name: string, options: UpstreamOptions, config: Con
     }
   }
   return { name, options, pipeline: chain, door, status, close: () => wire.close() }
+}
+
+function tokenServiceFinder(base: URL, config: Config): (path: string) => boolean {
+  const urls = Object.values(config.credentials).flatMap(({ tokenUrl }) => (tokenUrl === undefined ? [] : [new URL(tokenUrl)]))
+  const within = urls.filter((url) => url.origin === base.origin && url.pathname.startsWith(base.pathname))
+  const paths = new Set(within.map((url) => looselyRead(url.pathname.slice(base.pathname.length - 1))))
+  return paths.size === 0 ? () => false : (path) => paths.has(looselyRead(path))
 }
 
 // RFC 9110 §10.1.5: who is calling, and whom to ask about it

@@ -93,6 +93,7 @@ allowOrigins: ["http://listed.test"]
 ${name === 'guarded' ? 'clients: { app: "file:./caller" }' : ''}
 credentials:
   machine: { grant: client_credentials, tokenUrl: "http://${tokens.authority}/token", clientId: app, clientSecret: "file:./clientSecret" }
+  beside: { grant: client_credentials, tokenUrl: "http://${provider.authority}/base/v1/oauth/token", clientId: app, clientSecret: "file:./clientSecret" }
   key: { grant: static, header: X-Api-Key, value: "file:./key" }
 upstreams:
   up:
