@@ -13,6 +13,8 @@ export function targetFault(target: string): string | undefined {
   if (path.includes('\\')) return 'the path contains a backslash'
   if (!path.includes('%') && !path.includes('/.') && !path.includes(';')) return undefined
   if (/%(?![0-9a-f]{2})/i.test(path)) return 'the path contains an incomplete percent-encoding'
+  // bytes that are no UTF-8 are read in many ways, overlong forms of a dot among them
+  if (!isUtf8(path)) return 'the path is no UTF-8 behind its percent-encoding'
   // what the path would be to a server that decodes first and splits later, however often; each round is shorter
   for (let decoded = path; ;) {
     if (/%(?:0[0-9a-f]|1[0-9a-f]|7f|5c)/i.test(decoded)) return 'the path contains an encoded control character or backslash'
@@ -20,6 +22,16 @@ export function targetFault(target: string): string | undefined {
     const next = decoded.replaceAll(/%(2e|2f|25|3b)/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
     if (next === decoded) return undefined
     decoded = next
+  }
+}
+
+function isUtf8(path: string): boolean {
+  try {
+    decodeURIComponent(path)
+    return true
+  } catch (error) {
+    if (error instanceof URIError) return false
+    throw error
   }
 }
 
