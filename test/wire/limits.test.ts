@@ -50,8 +50,11 @@ function drip(sidecar: TestSidecar, first: string, drop = ''): Promise<{ text: s
   return new Promise((resolve) => {
     const from = performance.now()
     let text = ''
-    const socket = connect(Number(port), hostname, () => socket.write(first.replaceAll('HOST', host)))
-    const timer = setInterval(() => void (drop !== '' && socket.writable && socket.write(drop)), 40)
+    let timer: NodeJS.Timeout | undefined
+    const socket = connect(Number(port), hostname, () => {
+      socket.write(first.replaceAll('HOST', host))
+      timer = setInterval(() => void (drop !== '' && socket.writable && socket.write(drop)), 40)
+    })
     socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')))
     socket.on('error', () => socket.destroy())
     socket.on('close', () => {
