@@ -1,8 +1,14 @@
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
+import { Registry, collectDefaultMetrics } from 'prom-client'
 import type { Event } from '../exchange/events.ts'
-
-/** At most this many series per metric (contract §5); further label combinations are counted under `other`. */
-const SERIES_PER_METRIC = 2000
+import {
+  SERIES_PER_METRIC,
+  counter as aCounter,
+  gauge as aGauge,
+  histogram as aHistogram,
+  type CounterCell,
+  type GaugeCell,
+  type HistogramCell
+} from './instruments.ts'
 
 const SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150]
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
@@ -14,9 +20,6 @@ export type Metrics = {
   readonly contentType: string
 }
 
-type Inc = { inc(value?: number): void }
-type Observe = { observe(value: number): void }
-
 /** The metrics of contract §5; `version` and `node` label `attache_build_info`. */
 export function metrics(build: { version: string; node: string }): Metrics {
   const registry = new Registry()
@@ -24,22 +27,9 @@ export function metrics(build: { version: string; node: string }): Metrics {
   // gauges with a counter's name, which promtool objects to; the same numbers are there by type
   for (const misnamed of ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']) registry.removeSingleMetric(misnamed)
 
-  // Child handles per label values: hashing labels anew on every request costs more than the rest of the counting.
-  function counter(name: string, help: string, labelNames: readonly string[]) {
-    const metric = new Counter({ name, help, labelNames: [...labelNames], registers: [registry] })
-    const child = children(labelNames, (labels) => metric.labels(labels))
-    return (...values: string[]): Inc => child(values)
-  }
-  function gauge(name: string, help: string, labelNames: readonly string[]) {
-    const metric = new Gauge({ name, help, labelNames: [...labelNames], registers: [registry] })
-    const child = children(labelNames, (labels) => metric.labels(labels))
-    return (...values: string[]): { set(value: number): void; inc(value?: number): void; dec(value?: number): void } => child(values)
-  }
-  function histogram(name: string, help: string, labelNames: readonly string[]) {
-    const metric = new Histogram({ name, help, labelNames: [...labelNames], buckets: SECONDS, registers: [registry] })
-    const child = children(labelNames, (labels) => metric.labels(labels))
-    return (...values: string[]): Observe => child(values)
-  }
+  const counter = (name: string, help: string, labelNames: readonly string[]) => aCounter(registry, { name, help, labelNames })
+  const gauge = (name: string, help: string, labelNames: readonly string[]) => aGauge(registry, { name, help, labelNames })
+  const histogram = (name: string, help: string, labelNames: readonly string[]) => aHistogram(registry, { name, help, labelNames }, SECONDS)
 
   const requests = counter('attache_requests_total', 'Requests of the app', ['upstream', 'operation', 'method', 'code', 'source'])
   const requestDuration = histogram('attache_request_duration_seconds', 'From the request’s header to the answer’s last byte', ['upstream', 'source'])
@@ -70,8 +60,8 @@ export function metrics(build: { version: string; node: string }): Metrics {
   gauge('attache_build_info', 'Always 1; the labels tell', ['version', 'node'])(build.version, build.node).set(1)
 
   // What every request and every attempt touches is found with one lookup instead of three.
-  const requestHandles = remembered<{ total: Inc; duration: Observe; overhead: Observe }>()
-  const attemptHandles = remembered<{ total: Inc; duration: Observe; inFlight: { dec(): void } }>()
+  const requestHandles = remembered<{ total: CounterCell; duration: HistogramCell; overhead: HistogramCell }>()
+  const attemptHandles = remembered<{ total: CounterCell; duration: HistogramCell; inFlight: GaugeCell }>()
 
   function attempted(event: Extract<Event, { kind: 'attempt' }>): void {
     const handles = attemptHandles(`${event.upstream} ${event.result} ${event.code}`, () => ({
@@ -162,21 +152,6 @@ export function metrics(build: { version: string; node: string }): Metrics {
   }
 
   return { count, text: () => registry.metrics(), contentType: registry.contentType }
-}
-
-function children<Handle>(labelNames: readonly string[], make: (labels: Record<string, string>) => Handle): (values: string[]) => Handle {
-  const known = new Map<string, Handle>()
-  return function child(values) {
-    const key = values.length === 1 ? (values[0] ?? '') : values.join('\u0000')
-    const held = known.get(key)
-    if (held !== undefined) return held
-    const full = known.size >= SERIES_PER_METRIC - 1
-    const labels = Object.fromEntries(labelNames.map((name, i) => [name, full ? 'other' : (values[i] ?? '')]))
-    const handle = make(labels)
-    // beyond the bound nothing is remembered either: the names come from outside
-    if (!full) known.set(key, handle)
-    return handle
-  }
 }
 
 function remembered<Handles>(): (key: string, make: () => Handles) => Handles {

@@ -42,7 +42,7 @@ describe('what is never written', () => {
     ['a silenced compiler', /@ts-(?:ignore|expect-error|nocheck)/],
     ['enum', /^\s*(?:export\s+)?(?:const\s+)?enum\s+\w/],
     ['namespace', /^\s*(?:export\s+)?(?:declare\s+)?namespace\s+\w/],
-    ['a parameter property', /constructor\s*\([^)]*\b(?:private|public|protected|readonly)\s/],
+    ['a parameter property', /constructor\s*\((?:[^)]*,)?\s*(?:public|private|protected|readonly)\s/],
     ['a default export', /^\s*export\s+default\b/],
     ['a re-export of everything', /^\s*export\s+\*\s+from/],
     ['an error swallowed', /catch\s*(?:\([^)]*\))?\s*\{\s*\}|\.catch\(\s*\(\s*\w*\s*\)\s*=>\s*(?:\{\s*\}|undefined|null|void 0)\s*\)/],
