@@ -1,3 +1,5 @@
+import type { Signal } from './signal.ts'
+
 /** A timer that can be pushed back to its full length or called off. */
 export type Timer = { refresh(): void; cancel(): void }
 
@@ -13,7 +15,7 @@ export type Clock = {
   /** Milliseconds since the epoch, real time. */
   wallNow(): number
   /** Resolves after `ms` of scaled time; rejects with the signal's reason as soon as it is aborted. */
-  sleep(ms: number, signal?: AbortSignal): Promise<void>
+  sleep(ms: number, signal?: Signal): Promise<void>
   /** Calls `fire` once after `ms` of scaled time, not before what has arrived by then is read; does not keep the process alive. */
   after(ms: number, fire: () => void): Timer
   /** Scaled milliseconds as real ones, for the few APIs that keep time themselves. */
@@ -60,7 +62,7 @@ export function systemClock(speed = 1): Clock {
       }
     }
   }
-  function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  function sleep(ms: number, signal?: Signal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
       const timer = setTimeout(

@@ -1,3 +1,4 @@
+import type { Signal } from './signal.ts'
 import type { Duplex, Readable } from 'node:stream'
 import type { Fields } from '../http/fields.ts'
 import type { Problem } from './problem.ts'
@@ -86,7 +87,7 @@ export type Request = {
   readonly fields: Fields
   readonly body: Body
   /** Aborted when the caller has gone or the deadline has passed; its reason is a `Problem`. */
-  readonly signal: AbortSignal
+  readonly signal: Signal
   /** Clock milliseconds by which the caller must have an answer; `Infinity` before the deadline policy. */
   readonly deadlineAt: number
   readonly wishes: CallerWishes

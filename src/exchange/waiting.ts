@@ -1,5 +1,7 @@
+import type { Signal } from './signal.ts'
+
 /** Waits for something shared: the signal ends this wait, with the signal's reason, and never the thing itself. */
-export function abandonable<T>(shared: Promise<T>, signal: AbortSignal): Promise<T> {
+export function abandonable<T>(shared: Promise<T>, signal: Signal): Promise<T> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
     function leave(): void {

@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import { createHmac, randomBytes } from 'node:crypto'
 import type { Policy, Send } from '../exchange/chain.ts'
 import { payloadFingerprint, reusedKey } from '../exchange/idempotency-key.ts'
@@ -149,7 +150,7 @@ export function operations(tools: OperationsTools): Operations {
   }
 
   /** The value of a promise, undefined where it takes until `untilAt`; leaving abandons the wait only. */
-  function within<T>(promise: Promise<T>, untilAt: number, signal: AbortSignal): Promise<T | undefined> {
+  function within<T>(promise: Promise<T>, untilAt: number, signal: Signal): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       const leave = (): void => reject(signal.reason)
       const timer = clock.after(untilAt - clock.now(), () => {

@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import type { Send } from '../exchange/chain.ts'
 import { collect } from '../exchange/collect.ts'
 import { NO_BODY, discard, type CallerWishes, type Request, type Response } from '../exchange/message.ts'
@@ -139,7 +140,7 @@ export function poller(upstreamOf: () => PolledUpstream | undefined, tools: Upst
   }
 
   // A shared flight belongs to nobody: whoever leaves gives up a seat, the last one the flight.
-  function seat(flight: Flight, signal: AbortSignal, latest: number): Promise<Response> {
+  function seat(flight: Flight, signal: Signal, latest: number): Promise<Response> {
     return new Promise((resolve, reject) => {
       flight.seats += 1
       function leave(reason: unknown): void {
@@ -213,7 +214,7 @@ export function poller(upstreamOf: () => PolledUpstream | undefined, tools: Upst
     }
   }
 
-  function pollRequest(request: Request, target: string, signal: AbortSignal): Request {
+  function pollRequest(request: Request, target: string, signal: Signal): Request {
     const options = upstreamOf()
     const path = target.split('?', 1)[0] ?? target
     return {

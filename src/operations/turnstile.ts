@@ -1,7 +1,9 @@
+import type { Signal } from '../exchange/signal.ts'
+
 /** Lets so many through at once; the others wait in order. */
 export type Turnstile = {
   /** Resolves with the way out, to be called once; rejects with the signal's reason as soon as it is aborted. */
-  enter(signal: AbortSignal): Promise<() => void>
+  enter(signal: Signal): Promise<() => void>
 }
 
 export function turnstile(places: number): Turnstile {
@@ -14,7 +16,7 @@ export function turnstile(places: number): Turnstile {
     next?.()
   }
 
-  function enter(signal: AbortSignal): Promise<() => void> {
+  function enter(signal: Signal): Promise<() => void> {
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason)
       const go = (): void => {

@@ -1,3 +1,4 @@
+import { Cancellation } from '../exchange/signal.ts'
 import type { Policy } from '../exchange/chain.ts'
 import type { CallerWishes } from '../exchange/message.ts'
 import { duration, section, type Decoded } from '../exchange/options.ts'
@@ -38,13 +39,13 @@ export function deadline(options: Pick<TimeoutOptions, 'total'>, tools: Upstream
     const totalMs = request.deadlineAt === Infinity ? options.total : Infinity
     const limitMs = Math.min(totalMs, wishes.timeoutMs ?? Infinity, wishes.waitMs ?? Infinity)
     const deadlineAt = Math.min(request.deadlineAt, clock.now() + limitMs)
-    // Derived by hand: AbortSignal.any costs more than everything else in this room together.
-    const controller = new AbortController()
-    const leave = (): void => controller.abort(signal.reason)
+    // Derived by hand: Signal.any costs more than everything else in this room together.
+    const cancellation = new Cancellation()
+    const leave = (): void => cancellation.abort(signal.reason)
     signal.addEventListener('abort', leave)
-    const timer = clock.after(deadlineAt - clock.now(), () => controller.abort(outOfTime(limitMs, wishes)))
+    const timer = clock.after(deadlineAt - clock.now(), () => cancellation.abort(outOfTime(limitMs, wishes)))
     try {
-      return await next({ ...request, signal: controller.signal, deadlineAt })
+      return await next({ ...request, signal: cancellation, deadlineAt })
     } finally {
       timer.cancel()
       signal.removeEventListener('abort', leave)

@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import { createHash } from 'node:crypto'
 import type { Policy, Send } from '../exchange/chain.ts'
 import { collect } from '../exchange/collect.ts'
@@ -128,7 +129,7 @@ function keptOf(record: Buffer | undefined): Kept | undefined {
 }
 
 /** Waits for something that belongs to others; an abort ends the wait only. */
-function unlessAborted(done: Promise<void>, signal: AbortSignal): Promise<void> {
+function unlessAborted(done: Promise<void>, signal: Signal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
     const leave = (): void => reject(signal.reason)

@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import { createHash } from 'node:crypto'
 import type { Policy, Send } from '../exchange/chain.ts'
 import { collect } from '../exchange/collect.ts'
@@ -215,7 +216,7 @@ export function leaseSelector(rules: readonly LeaseRule[]): (method: string, pat
 type Turn = { readonly found: Lease | undefined; release(): Promise<void> }
 
 /** Waits for a flight; who opened it and leaves early must leave no answer behind that only they could have read. */
-async function landed(flight: Promise<Landing>, signal: AbortSignal, isFirst: boolean): Promise<Landing> {
+async function landed(flight: Promise<Landing>, signal: Signal, isFirst: boolean): Promise<Landing> {
   try {
     return await abandonable(flight, signal)
   } catch (reason) {

@@ -1,3 +1,4 @@
+import { Cancellation, type Signal } from '../exchange/signal.ts'
 import type { Readable } from 'node:stream'
 import type { Policy } from '../exchange/chain.ts'
 import type { Clock, Timer } from '../exchange/clock.ts'
@@ -41,7 +42,7 @@ class Watch {
   readonly #request: Request
   readonly #limits: Limits
   readonly #clock: Clock
-  readonly #controller = new AbortController()
+  readonly #cancellation = new Cancellation()
   readonly #leave: () => void
   readonly #startedAt: number
   #timer: Timer
@@ -58,14 +59,14 @@ class Watch {
     this.#startedAt = clock.now()
     this.#heardAt = this.#startedAt
     this.#flow = { since: this.#startedAt, bytes: 0 }
-    this.#leave = () => this.#controller.abort(request.signal.reason)
+    this.#leave = () => this.#cancellation.abort(request.signal.reason)
     if (request.signal.aborted) this.#leave()
     request.signal.addEventListener('abort', this.#leave)
     this.#timer = clock.after(limits.response, this.#check)
   }
 
-  get signal(): AbortSignal {
-    return this.#controller.signal
+  get signal(): Signal {
+    return this.#cancellation
   }
 
   readonly heard = (sizeBytes: number): void => {
@@ -135,7 +136,7 @@ class Watch {
 
   #giveUp(detail: string): void {
     const problem = new Problem('upstream-timeout', { proxyError: 'http_response_timeout', detail })
-    this.#controller.abort(problem)
+    this.#cancellation.abort(problem)
     this.#stream?.destroy(problem)
   }
 }

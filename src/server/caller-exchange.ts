@@ -1,3 +1,4 @@
+import { Cancellation } from '../exchange/signal.ts'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import { NO_BODY, pathOf, type Request, type Response, type Trace } from '../exchange/message.ts'
@@ -35,7 +36,7 @@ export class Exchange {
   readonly #startedAt: number
   readonly #id: string
   readonly #target: string
-  readonly #caller = new AbortController()
+  readonly #caller = new Cancellation()
   readonly #trace: Trace = { attempts: 0, upstreamMs: 0, waitMs: 0, tokenMs: 0, sent: false }
   #operation = 'other'
   #source: Response['source'] = 'local'
@@ -85,7 +86,7 @@ export class Exchange {
       operation: this.#operation,
       fields,
       body,
-      signal: this.#caller.signal,
+      signal: this.#caller,
       deadlineAt: Number.POSITIVE_INFINITY,
       wishes: wishesOf(received),
       credential,

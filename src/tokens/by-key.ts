@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import { Problem } from '../exchange/problem.ts'
 import { pathOf } from '../exchange/message.ts'
 import { identityOf, type MaterialSource } from './material.ts'
@@ -85,7 +86,7 @@ export function byKey(name: string, options: CredentialOptions, make: KeySources
     })
   }
 
-  function authorize(attempt: AttemptTarget, signal: AbortSignal): ReturnType<TokenSource['authorize']> {
+  function authorize(attempt: AttemptTarget, signal: Signal): ReturnType<TokenSource['authorize']> {
     const source = sourceOf(keyOf(attempt.target))
     return source instanceof Promise ? source.then((ready) => ready.authorize(attempt, signal)) : source.authorize(attempt, signal)
   }

@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import type { TokenReason } from '../exchange/events.ts'
 import type { Response } from '../exchange/message.ts'
 import { isProblem, Problem } from '../exchange/problem.ts'
@@ -29,8 +30,8 @@ type State =
 type ManagerTools = Tools & { readonly materials: MaterialSource; readonly renewal: Renewal }
 
 export type TokenManager = {
-  authorize(attempt: AttemptTarget, signal: AbortSignal): Authorization | Promise<Authorization>
-  rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: AbortSignal): Promise<boolean>
+  authorize(attempt: AttemptTarget, signal: Signal): Authorization | Promise<Authorization>
+  rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: Signal): Promise<boolean>
   answered(attempt: AttemptTarget, response: Response): void
   /** Takes up what the store remembers. */
   recall(): Promise<void>
@@ -54,7 +55,7 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
   let lastError: string | undefined
   let warming: Timer | undefined
 
-  function authorize(attempt: AttemptTarget, signal: AbortSignal): Authorization | Promise<Authorization> {
+  function authorize(attempt: AttemptTarget, signal: Signal): Authorization | Promise<Authorization> {
     const held = usable()
     if (held === undefined) {
       const reason = state.held === undefined ? 'cold' : 'expired'
@@ -76,7 +77,7 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
     return boundToCertificate && hasChanged((material) => material.identity !== held.identity) ? undefined : held
   }
 
-  async function rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: AbortSignal): Promise<boolean> {
+  async function rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: Signal): Promise<boolean> {
     try {
       const held = usable()
       if (held !== undefined && held.generation !== authorization.generation) return true

@@ -1,3 +1,4 @@
+import type { Signal } from '../exchange/signal.ts'
 import type { ClientCertificate, Response } from '../exchange/message.ts'
 import type { Fields } from '../http/fields.ts'
 
@@ -30,12 +31,12 @@ export type TokenSource = {
    * The authorization for one attempt, at once where a token is held; otherwise all callers share one fetch.
    * `signal` abandons this caller's wait, never the fetch. Rejects with `token-unavailable` or `credential-rejected`.
    */
-  authorize(attempt: AttemptTarget, signal: AbortSignal): Authorization | Promise<Authorization>
+  authorize(attempt: AttemptTarget, signal: Signal): Authorization | Promise<Authorization>
   /**
    * The provider answered 401. Resolves true where a different authorization is worth one replay: a newer token is
    * already held, or a forced renewal (budgeted, contract §4.1) brought one. Never rejects.
    */
-  rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: AbortSignal): Promise<boolean>
+  rejected(attempt: AttemptTarget, authorization: Authorization, response: Response, signal: Signal): Promise<boolean>
   /** Every answer to an attempt that bore the authorization: some credentials learn from it (DPoP nonces, RFC 9449 §8.2). */
   answered?(attempt: AttemptTarget, response: Response): void
   /** An operator says that asking again makes sense: forgets a latch or a pause and gets another token. Rejects with a `Problem`. */

@@ -1,3 +1,4 @@
+import type { Signal } from '../../exchange/signal.ts'
 import type { Send } from '../../exchange/chain.ts'
 import { discard, type Body, type Request, type Response } from '../../exchange/message.ts'
 import { isProblem, type Problem, type ProblemCode } from '../../exchange/problem.ts'
@@ -27,7 +28,7 @@ export type Situation = {
   readonly held: StoredAnswer | undefined
   readonly reason: ForwardReason
   /** The flight others may have joined; undefined where the one who asks is alone. */
-  readonly flight?: AbortSignal
+  readonly flight?: Signal
 }
 
 export type Exchanged = {

@@ -1,3 +1,4 @@
+import type { Signal } from '../../exchange/signal.ts'
 import { Readable } from 'node:stream'
 
 /** Bytes of all bodies being collected at once, over all fills of one cache. */
@@ -10,7 +11,7 @@ export type FillOptions = {
   readonly limitBytes: number
   readonly budget: Budget
   /** The flight of those who wait for the whole, aborted when the last one has left; undefined where only the reader wants it. */
-  readonly flight: AbortSignal | undefined
+  readonly flight: Signal | undefined
 }
 
 /**

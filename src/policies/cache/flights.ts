@@ -1,3 +1,4 @@
+import type { Signal } from '../../exchange/signal.ts'
 import type { Readable } from 'node:stream'
 import type { Send } from '../../exchange/chain.ts'
 import type { Clock } from '../../exchange/clock.ts'
@@ -28,7 +29,7 @@ export class Flight {
     this.target = target
   }
 
-  get signal(): AbortSignal {
+  get signal(): Signal {
     return this.#controller.signal
   }
 
@@ -43,7 +44,7 @@ export class Flight {
   }
 
   /** Waits for the outcome; a signal that fires abandons the wait, not the flight. */
-  join(signal: AbortSignal): Promise<Outcome> {
+  join(signal: Signal): Promise<Outcome> {
     if (signal.aborted) return Promise.reject(signal.reason)
     this.#wanted += 1
     const { promise, resolve, reject } = Promise.withResolvers<Outcome>()

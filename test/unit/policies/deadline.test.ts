@@ -1,3 +1,4 @@
+import type { Signal } from '../../../src/exchange/signal.ts'
 import { expect, test } from 'vitest'
 import type { Send } from '../../../src/exchange/chain.ts'
 import type { CallerWishes, Request } from '../../../src/exchange/message.ts'
@@ -71,7 +72,7 @@ test('a caller who leaves is passed on, and one who had left is not begun', asyn
 test('once the header is there neither the deadline nor the caller’s signal touches the answer', async () => {
   const { clock, policy } = setup()
   const caller = new AbortController()
-  let inner: AbortSignal | undefined
+  let inner: Signal | undefined
   await policy(requestTo('GET', '/', { signal: caller.signal }), async (request) => {
     inner = request.signal
     return answerOf(200)

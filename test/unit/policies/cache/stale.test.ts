@@ -1,3 +1,4 @@
+import type { Signal } from '../../../../src/exchange/signal.ts'
 import { describe, expect, test } from 'vitest'
 import { CallerGone, Problem, type ProblemCode } from '../../../../src/exchange/problem.ts'
 import { field } from '../../../../src/http/fields.ts'
@@ -211,7 +212,7 @@ describe('RFC 5861 §3: stale-while-revalidate', () => {
   test('the caller that sees it neither waits for it nor ends it by leaving', async () => {
     const room = await stale(FIELDS)
     const caller = new AbortController()
-    let behind: AbortSignal | undefined
+    let behind: Signal | undefined
     room.origin((request) => {
       behind = request.signal
       return new Promise(() => {})
