@@ -2,6 +2,14 @@
  * Request targets (RFC 9112 §3.2): kept byte for byte, or refused where two readers could understand two different paths.
  */
 
+// unreserved and harmless characters in segments that are neither empty nor begin with a dot
+const PLAIN = /^(?:\/[\w~!$&'()*+,=:@-][\w.~!$&'()*+,=:@-]*)+\/?(?:\?|$)/
+
+/** Whether the path of a target reads the same to everybody: nothing in it is encoded, empty, or could be a dot segment. */
+export function isPlainTarget(target: string): boolean {
+  return PLAIN.test(target)
+}
+
 /** Why a target is refused, or undefined where it means one thing only. `target` is path and query as received. */
 export function targetFault(target: string): string | undefined {
   if (!target.startsWith('/')) return 'only targets in origin form are accepted'

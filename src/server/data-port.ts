@@ -4,6 +4,7 @@ import httpProxy from '@fastify/http-proxy'
 import fastify, { type FastifyInstance } from 'fastify'
 import { Problem } from '../exchange/problem.ts'
 import { field } from '../http/fields.ts'
+import { isPlainTarget } from '../http/target.ts'
 import { callerOf, type Caller } from './checks.ts'
 import type { Door, DownstreamTools } from './door.ts'
 import { answerPreflight, refuseRequest, serve, serveUpgrade, turnAway } from './downstream.ts'
@@ -24,9 +25,12 @@ export type DataPort = Handler & { close(): Promise<void> }
 // CONNECT never gets here, TRACE would echo the credential
 const PROXIED_METHODS = METHODS.filter((method) => method !== 'CONNECT' && method !== 'TRACE')
 
+const OWN_PREFIX = '/_attache'
+
 /**
  * The app's side: Fastify routes by prefix, `@fastify/http-proxy` mounts each upstream through its `handler` option (path
- * checks are its own), everything else is ours.
+ * checks are its own), everything else is ours. Plain targets, which nobody could read in two ways, do not ask them: their
+ * verdict is known, and finding it out costs more than every policy together.
  *
  * Tamed: Fastify sees requests without header fields, so that it neither parses bodies nor judges content types; it never
  * writes an answer on the data path; it does not log.
@@ -65,7 +69,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       }
     })
   }
-  app.all('/_attache/*', (request, reply) => {
+  app.all(`${OWN_PREFIX}/*`, (request, reply) => {
     reply.hijack()
     options.own(request.raw, reply.raw)
   })
@@ -78,6 +82,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
     refuseRequest(request.raw, reply.raw, new Problem('bad-request', { detail: 'the path leaves the upstream' }), tools)
   })
   await app.ready()
+  const doors = new Map(options.doors.map((door) => [door.prefix, door]))
 
   return {
     request(message, response) {
@@ -87,6 +92,8 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
         return turnAway(message, response, asProblem(problem), tools)
       }
       if (isPreflight(message)) return answerPreflight(message, response)
+      const door = plainDoor(message.url ?? '/')
+      if (door !== undefined) return void serve(message, response, door, tools)
       message.headers = {}
       return app.routing(message, response)
     },
@@ -111,6 +118,15 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       for (const socket of upgraded) socket.destroy()
       await app.close()
     }
+  }
+
+  /** The door a plain target leads to; all others, unknown and dubious ones, are for Fastify and http-proxy to judge. */
+  function plainDoor(target: string): Door | undefined {
+    if (!isPlainTarget(target)) return undefined
+    const end = target.indexOf('/', 1)
+    const first = end === -1 ? target : target.slice(0, end)
+    if (first === OWN_PREFIX) return undefined
+    return doors.get('') ?? (end === -1 ? undefined : doors.get(first))
   }
 
   function doorTo(target: string): Door | undefined {

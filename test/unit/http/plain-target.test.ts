@@ -1,0 +1,51 @@
+import httpProxy from '@fastify/http-proxy'
+import fastify from 'fastify'
+import fc from 'fast-check'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { isPlainTarget, targetFault } from '../../../src/http/target.ts'
+
+// What the data port asks about every target that is not plain.
+const app = fastify()
+const seen: string[] = []
+beforeAll(async () => {
+  await app.register(httpProxy, {
+    prefix: '/up',
+    upstream: 'http://provider.invalid/base/',
+    rewritePrefix: '/base/',
+    handler(request, reply) {
+      seen.push(request.raw.url ?? '')
+      void reply.send('let through')
+      return undefined
+    }
+  })
+  await app.ready()
+})
+afterAll(() => app.close())
+
+const piece = fc.stringMatching(/^[!$&'()*+,\-./0-9:;=?@A-Z_a-z~%\\# ]{0,6}$/)
+const target = fc.array(piece, { maxLength: 6 }).map((pieces) => `/up/${pieces.join('/')}`)
+
+it('whatever is plain would have been let through as it is by the checks that are left out for it', async () => {
+  let plain = 0
+  await fc.assert(
+    fc.asyncProperty(target, async (url) => {
+      if (!isPlainTarget(url)) return
+      plain += 1
+      seen.length = 0
+      const path = url.split('?')[0] ?? ''
+      expect(targetFault(path)).toBeUndefined()
+      const answer = await app.inject({ method: 'GET', url: path })
+      expect(answer.statusCode).toBe(200)
+      expect(seen).toHaveLength(1)
+    }),
+    { numRuns: 2000 }
+  )
+  expect(plain).toBeGreaterThan(100)
+})
+
+it.each(['/up/..', '/up/../x', '/up/.', '/up//x', '/up/%2e%2e/x', String.raw`/up/a\b`, '/up/a;b', '/up/a b', '/up/ä', '/up/a#b', '', 'up', '*', '/'])(
+  '%s is not plain',
+  (url) => {
+    expect(isPlainTarget(url)).toBe(false)
+  }
+)
