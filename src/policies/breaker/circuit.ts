@@ -24,7 +24,6 @@ export type Circuit = {
 
 // opossum hands this to setTimeout; our own clock decides about the half-open state long before
 const NEVER_MS = 2 ** 31 - 1
-const ROTATE_EVERY = 256
 
 /**
  * opossum, tamed: it holds the state and lets exactly one probe through when half-open. Everything else it would do by
@@ -33,10 +32,6 @@ const ROTATE_EVERY = 256
  * the new one.
  */
 export function circuit(begins: 'closed' | 'half-open', isFailure: (status: number) => boolean): Circuit {
-  // its statistics are not used, but they would grow: rotated by count, so that an idle upstream needs no timer
-  const rotation = new EventEmitter()
-  let fired = 0
-
   async function attempt(request: Request, next: Send): Promise<Response> {
     const response = await next(request)
     if (isFailure(response.status)) throw new FailedAnswer(response)
@@ -52,14 +47,15 @@ export function circuit(begins: 'closed' | 'half-open', isFailure: (status: numb
     volumeThreshold: Number.MAX_SAFE_INTEGER,
     resetTimeout: NEVER_MS,
     rollingCountBuckets: 1,
-    rotateBucketController: rotation,
+    // its statistics are not used: this keeps it from setting a timer for them
+    rotateBucketController: new EventEmitter(),
     state: { closed: begins === 'closed', halfOpen: begins === 'half-open' }
   })
 
   return {
     fire(request, next) {
-      fired += 1
-      if (fired % ROTATE_EVERY === 0) rotation.emit('rotate')
+      // while closed there is nothing for opossum to decide, and its bookkeeping costs as much as all other policies
+      if (begins === 'closed') return attempt(request, next)
       return opossum.fire(request, next)
     },
     open: () => opossum.open(),
