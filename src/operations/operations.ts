@@ -56,9 +56,13 @@ export function operations(tools: OperationsTools): Operations {
   function policy(upstream: string): Policy {
     const polling = pollerOf(upstream)
 
-    return async function operations(request, next) {
+    return function operations(request, next) {
+      const { respondAsync, waitMs } = request.wishes
+      return respondAsync || waitMs !== undefined ? preferring(request, next) : polling.ask(request, next)
+    }
+
+    async function preferring(request: Request, next: Send): Promise<Response> {
       const { respondAsync, waitMs, timeoutMs } = request.wishes
-      if (!respondAsync && waitMs === undefined) return polling.ask(request, next)
       const untilAt = clock.now() + Math.min(waitMs ?? 0, timeoutMs ?? Infinity)
       // what cannot be kept is done while the caller waits: a preference may be ignored (RFC 7240 §2)
       const canBeKept = request.body.kind !== 'stream'

@@ -76,22 +76,19 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
 /** The request with the credential on it, in place of any field of the same name, however spelled. */
 function authorized(request: Request, authorization: Authorization): Request {
   const { query, clientCertificate, secrets } = authorization
-  const { interim } = request
-  return {
-    ...request,
-    fields: withAuthorization(request.fields, authorization.fields),
-    ...(interim === undefined
-      ? {}
-      : {
-          interim: (status: number, fields: Fields) =>
-            interim(
-              status,
-              keepFields(fields, (_name, value) => !bears(value, secrets))
-            )
-        }),
-    ...(query === undefined ? {} : { target: withQuery(request.target, query) }),
-    ...(clientCertificate === undefined ? {} : { clientCertificate })
-  }
+  const fields = withAuthorization(request.fields, authorization.fields)
+  const target = query === undefined ? request.target : withQuery(request.target, query)
+  const interim = request.interim === undefined ? undefined : withoutSecretsIn(request.interim, secrets)
+  const proven = interim === undefined ? { ...request, fields, target } : { ...request, fields, target, interim }
+  return clientCertificate === undefined ? proven : { ...proven, clientCertificate }
+}
+
+function withoutSecretsIn(interim: NonNullable<Request['interim']>, secrets: readonly string[]): NonNullable<Request['interim']> {
+  return (status, fields) =>
+    interim(
+      status,
+      keepFields(fields, (_name, value) => !bears(value, secrets))
+    )
 }
 
 function withAuthorization(fields: Fields, set: Fields): Fields {

@@ -1,5 +1,5 @@
-import type { Policy } from '../exchange/chain.ts'
-import { pathOf } from '../exchange/message.ts'
+import type { Policy, Send } from '../exchange/chain.ts'
+import { pathOf, type Request, type Response } from '../exchange/message.ts'
 import { choice, list, optional, path, route, section, type Decoded } from '../exchange/options.ts'
 import { Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
@@ -27,13 +27,16 @@ export function guard(options: OperationsOptions, tools: UpstreamTools): Policy 
   const { allow = [] } = options
   const operations = operationRouter(allow)
 
-  return async function guard(request, next) {
-    if (allow.length === 0) return next(request)
-    const requestPath = pathOf(request.target)
-    if (operations.find(request.method, requestPath) !== undefined) return next(request)
+  return function guard(request, next) {
+    if (allow.length === 0 || operations.find(request.method, pathOf(request.target)) !== undefined) return next(request)
+    return refuse(request, next)
+  }
+
+  async function refuse(request: Request, next: Send): Promise<Response> {
     report({ kind: 'unknown-operation', upstream, method: request.method })
     if (options.unknown === 'report') return next(request)
     report({ kind: 'call-avoided', upstream, reason: 'guard' })
+    const requestPath = pathOf(request.target)
     const methods = operations.allowedMethods(requestPath)
     const suggestions = operations.nearest(request.method, requestPath)
     if (methods.length === 0) {

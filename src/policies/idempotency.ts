@@ -36,9 +36,13 @@ export function idempotency(tools: UpstreamTools & { store: Store; sealKey: Buff
   // keys under way in this process, with the payload they were sent with
   const underWay = new Map<string, { fingerprint: string; done: Promise<void> }>()
 
-  return async function idempotency(request, next) {
+  return function idempotency(request, next) {
     const key = request.wishes.idempotencyKey
     if (key === undefined || key === '' || SAFE_METHODS.has(request.method) || request.body.kind === 'stream') return next(request)
+    return once(key, request, next)
+  }
+
+  async function once(key: string, request: Request, next: Send): Promise<Response> {
     const id = recordKey(request, key)
     const fingerprint = payloadFingerprint(request)
     let hasWaited = false

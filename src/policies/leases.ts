@@ -69,9 +69,12 @@ export function leases(options: { rules: readonly LeaseRule[]; fields: readonly 
   const complainedOf = new Set<LeaseRule>()
   const inClockTime = (realMs: number): number => realMs / clock.realMs(1)
 
-  return async function leases(request, next) {
+  return function leases(request, next) {
     const rule = rules.length === 0 ? undefined : ruleFor(request.method, pathOf(request.target))
-    if (rule === undefined || request.body.kind === 'stream') return next(request)
+    return rule === undefined || request.body.kind === 'stream' ? next(request) : lend(request, next, rule)
+  }
+
+  async function lend(request: Request, next: Send, rule: LeaseRule): Promise<Response> {
     const key = keyOf(request)
     const held = await heldUnder(key)
     const { isNoCache, isOnlyIfCached } = requestControl(request.fields)

@@ -50,21 +50,23 @@ export function httpServer(limits: ServerLimits, handler: () => Handler, clock: 
   })
   // node forgets what it has read behind a request whose upgrade is ignored: such a connection cannot go on
   let ignored: IncomingMessage | undefined
-  // the answer last begun on a connection
-  const latest = new WeakMap<Duplex, ServerResponse>()
+  // the answer last begun on a connection, in a holder made once: entries of weak maps are dear to the garbage collector
+  const latest = new WeakMap<Duplex, { response: ServerResponse }>()
 
   function receive(message: IncomingMessage, response: ServerResponse): void {
     if (message === ignored) {
       ignored = undefined
       response.shouldKeepAlive = false
     }
-    latest.set(message.socket, response)
+    const holder = latest.get(message.socket)
+    if (holder === undefined) latest.set(message.socket, { response })
+    else holder.response = response
     handler().request(message, response)
   }
 
   // whoever pipelines behind a request must not get an answer before it
   function isOwed(socket: Duplex): boolean {
-    return latest.get(socket)?.writableFinished === false
+    return latest.get(socket)?.response.writableFinished === false
   }
 
   // beyond this number node would hide lines silently: count them all, the checks refuse too many
@@ -86,7 +88,7 @@ export function httpServer(limits: ServerLimits, handler: () => Handler, clock: 
     if (error.code === 'ECONNRESET') return void socket.destroy()
     // our last word on this connection is on its way
     if (socket.writableEnded) return undefined
-    const response = latest.get(socket)
+    const response = latest.get(socket)?.response
     if (response === undefined || !isOwed(socket)) return refuse(socket, clientProblem(error), clock)
     return spoiled(socket, response, error, clock)
   })

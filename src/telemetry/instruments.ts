@@ -85,31 +85,44 @@ class Buckets implements HistogramCell {
 
 type Labelled<Cell> = { readonly labels: Record<string, string>; readonly cell: Cell }
 
+/** One level for each label, so that finding a cell puts no key together. */
+type Branch<Cell> = Map<string, Branch<Cell> | Cell>
+
 /** The cells of one metric by label values. */
-class Cells<Cell> {
+class Cells<Cell extends object> {
   readonly #labelNames: readonly string[]
   readonly #make: () => Cell
-  readonly #known = new Map<string, Labelled<Cell>>()
+  readonly #root: Branch<Cell> = new Map()
+  readonly all: Labelled<Cell>[] = []
 
   constructor(labelNames: readonly string[], make: () => Cell) {
     this.#labelNames = labelNames
     this.#make = make
   }
 
-  get all(): Iterable<Labelled<Cell>> {
-    return this.#known.values()
+  of(values: readonly string[]): Cell {
+    let at: Branch<Cell> | Cell | undefined = this.#root
+    for (const value of values) {
+      if (!(at instanceof Map)) break
+      at = at.get(value)
+    }
+    return at === undefined || at instanceof Map ? this.#added(values) : at
   }
 
-  of(values: readonly string[]): Cell {
-    const key = values.length === 1 ? (values[0] as string) : values.join('\0')
-    const held = this.#known.get(key)
-    if (held !== undefined) return held.cell
+  #added(values: readonly string[]): Cell {
     // the names come from outside: whatever is beyond the bound shares one cell
     const others = this.#labelNames.map(() => 'other')
-    if (this.#known.size >= SERIES_PER_METRIC - 1 && key !== others.join('\0')) return this.of(others)
-    const labels = Object.fromEntries(this.#labelNames.map((name, at) => [name, values[at] ?? '']))
+    if (this.all.length >= SERIES_PER_METRIC - 1 && values.join('\0') !== others.join('\0')) return this.of(others)
     const cell = this.#make()
-    this.#known.set(key, { labels, cell })
+    this.all.push({ labels: Object.fromEntries(this.#labelNames.map((name, at) => [name, values[at] ?? ''])), cell })
+    let branch = this.#root
+    for (const value of values.slice(0, -1)) {
+      const next = branch.get(value)
+      const known = next instanceof Map ? next : new Map<string, Branch<Cell> | Cell>()
+      branch.set(value, known)
+      branch = known
+    }
+    branch.set(values.at(-1) ?? '', cell)
     return cell
   }
 }

@@ -1,5 +1,5 @@
 import { pathOf, type Request } from '../../exchange/message.ts'
-import { responseControl, type ResponseControl } from '../../http/cache-control.ts'
+import { controlReader, type ResponseControl } from '../../http/cache-control.ts'
 import { validatorsOf } from '../../http/conditional.ts'
 import { field, hasField, isNamed, withField, type Fields } from '../../http/fields.ts'
 import { HEURISTICALLY_CACHEABLE, arrivalAgeMs, dateMs, explicitLifetimeMs, heuristicLifetimeMs } from '../../http/freshness.ts'
@@ -32,6 +32,7 @@ const SELECTING_FIELDS = 32
 /** Decides what is kept of an answer and for how long: the provider's word first, then the operator's, then a guess. */
 export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | undefined {
   const { mode } = options
+  const controlOf = controlReader(mode)
   const alwaysSelecting = options.vary.map((name) => name.toLowerCase())
   const ruleOf = firstRoute(options.rules.map((rule) => rule.match))
   const negative = new Map(Object.entries(options.negative).map(([status, ttlMs]) => [Number(status), ttlMs]))
@@ -43,7 +44,7 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
     if (!saysAnything(arrival.fields) && !mayBeLocal(arrival)) return undefined
     // the agreement says that this status tells nothing lasting
     if (negative.get(status) === 0) return undefined
-    const control = responseControl(arrival.fields, mode)
+    const control = controlOf(arrival.fields)
     const explicitMs = explicitLifetimeMs(control, arrival.fields, mode, receivedAtMs)
     const local = explicitMs === undefined && !control.isNoCache ? localLifetime(arrival, control) : undefined
     const isAuthenticated = request.credential !== undefined || hasField(request.fields, 'authorization')
