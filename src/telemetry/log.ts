@@ -13,21 +13,26 @@ export type Log = {
   flush(): void
 }
 
+/** Real milliseconds for which request lines wait for others. */
+const GATHER_MS = 20
+const FULL_BATCH = 64 * 1024
+
 /** Opens the log; `file` is a path, standard output when undefined. Lines are written without holding up requests. */
-export function openLog(level: LogLevel, { wallNow }: Pick<Clock, 'wallNow'>, file?: string): Log {
+export function openLog(level: LogLevel, clock: Pick<Clock, 'wallNow' | 'after' | 'realMs'>, file?: string): Log {
   const sink = destination({ dest: file ?? 1, sync: false, mkdir: file !== undefined })
   // A full disk or a closed pipe must not take the proxy down with it; metrics go on counting.
   sink.on('error', () => undefined)
   const logger: Logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } }, sink)
   const requestLines = logger.isLevelEnabled('info')
 
-  // A line by way of pino costs more than a cache hit: request lines are put together here, and those of one turn of the
-  // event loop leave together.
+  // A line by way of pino costs more than a cache hit, and so does a write of its own: request lines are put together
+  // here and leave together a moment later.
   let batch = ''
   let latest = { at: 0, text: '' }
   function append(line: string): void {
-    if (batch === '') setImmediate(emit)
+    if (batch === '') clock.after(GATHER_MS / clock.realMs(1), emit)
     batch += line
+    if (batch.length > FULL_BATCH) emit()
   }
   function emit(): void {
     if (batch === '') return
@@ -36,7 +41,7 @@ export function openLog(level: LogLevel, { wallNow }: Pick<Clock, 'wallNow'>, fi
     sink.write(lines)
   }
   function isoTime(): string {
-    const at = wallNow()
+    const at = clock.wallNow()
     if (at !== latest.at) latest = { at, text: new Date(at).toISOString() }
     return latest.text
   }
@@ -78,20 +83,24 @@ export function openLog(level: LogLevel, { wallNow }: Pick<Clock, 'wallNow'>, fi
     }
   }
 
+  function flush(): void {
+    emit()
+    try {
+      sink.flushSync()
+    } catch (error) {
+      // standard output is gone (a closed pipe): there is nobody left to tell
+      if (!(error instanceof Error)) throw error
+    }
+  }
+  // a fault nobody foresaw ends the process at once: what led to it must be there to read
+  process.on('exit', flush)
+
   return {
     write,
     info: (message, details) => logger.info(details ?? {}, message),
     warn: (message, details) => logger.warn(details ?? {}, message),
     error: (message, details) => logger.error(details ?? {}, message),
-    flush() {
-      emit()
-      try {
-        sink.flushSync()
-      } catch (error) {
-        // standard output is gone (a closed pipe): there is nobody left to tell
-        if (!(error instanceof Error)) throw error
-      }
-    }
+    flush
   }
 }
 

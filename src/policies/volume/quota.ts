@@ -7,9 +7,12 @@ import { Window, freeAfter } from './window.ts'
 type Epoch = { readonly number: number; readonly own: number; others: number; isFinal: boolean }
 
 const EPOCHS_PER_WINDOW = 4
-// Blocks are small shares of a limit: what one replica has in hand the others cannot use.
+// Blocks are small shares of a limit: what one replica has in hand the others cannot use. Those of large limits are large,
+// so that the store is not asked at every turn.
 const BLOCKS_PER_LIMIT = 16
-const LARGEST_BLOCK = 64
+const SMALL_BLOCK = 64
+const LARGEST_SHARE = 1 / 1024
+const LARGEST_BLOCK = 4096
 // After the store has said that nothing is left, nobody asks again for this share of the window.
 const ASK_AGAIN_SHARE = 0.005
 // By this share of the next epoch replicas have given back what they did not use of the last.
@@ -105,7 +108,7 @@ export class Quota {
     const { clock } = this.#tools
     this.#roll(clock.now())
     const epoch = this.#epoch
-    const asked = Math.max(this.#block, Math.min(wanted, LARGEST_BLOCK))
+    const asked = Math.max(this.#block, Math.min(wanted, SMALL_BLOCK))
     try {
       await this.#givingBack
       const [total] = await Promise.all([this.#add(epoch, asked), this.#readPast(epoch)])
@@ -181,7 +184,9 @@ export class Quota {
   }
 
   get #block(): number {
-    return Math.min(LARGEST_BLOCK, Math.max(1, Math.floor(this.#rate.count / BLOCKS_PER_LIMIT)))
+    const { count } = this.#rate
+    const largest = Math.min(LARGEST_BLOCK, Math.max(SMALL_BLOCK, Math.floor(count * LARGEST_SHARE)))
+    return Math.min(largest, Math.max(1, Math.floor(count / BLOCKS_PER_LIMIT)))
   }
 
   get #epochMs(): number {
