@@ -42,25 +42,7 @@ export function systemClock(speed = 1): Clock {
     return ms / speed
   }
   function after(ms: number, fire: () => void): Timer {
-    // Timers come before the poll phase: after a pause of the process they would fire although what they wait for has
-    // arrived and only waits to be read. So they fire behind it.
-    let late: NodeJS.Immediate | undefined
-    const timer = setTimeout(
-      () => {
-        late = setImmediate(fire)
-      },
-      Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS)
-    ).unref()
-    return {
-      refresh() {
-        clearImmediate(late)
-        timer.refresh()
-      },
-      cancel() {
-        clearImmediate(late)
-        clearTimeout(timer)
-      }
-    }
+    return new PatientTimer(Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS), fire)
   }
   function sleep(ms: number, signal?: Signal): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -81,6 +63,35 @@ export function systemClock(speed = 1): Clock {
     })
   }
   return { now, wallNow: Date.now, sleep, after, realMs }
+}
+
+/**
+ * Timers come before the poll phase: after a pause of the process they would fire although what they wait for has arrived
+ * and only waits to be read. So this one fires behind it. A class, because every attempt has one.
+ */
+class PatientTimer implements Timer {
+  readonly #fire: () => void
+  readonly #timer: NodeJS.Timeout
+  #late: NodeJS.Immediate | undefined
+
+  constructor(ms: number, fire: () => void) {
+    this.#fire = fire
+    this.#timer = setTimeout(PatientTimer.#due, ms, this).unref()
+  }
+
+  static #due(timer: PatientTimer): void {
+    timer.#late = setImmediate(timer.#fire)
+  }
+
+  refresh(): void {
+    if (this.#late !== undefined) clearImmediate(this.#late)
+    this.#timer.refresh()
+  }
+
+  cancel(): void {
+    if (this.#late !== undefined) clearImmediate(this.#late)
+    clearTimeout(this.#timer)
+  }
 }
 
 /** The process's chance, uniform in [0, 1): for jitter, never for secrets. */

@@ -156,10 +156,11 @@ function checkHost(caller: Caller, { host, hosts: count }: Sayings, hosts: Reado
 
 function isAllowedHost(host: string, hosts: ReadonlySet<string>, localPort: number | undefined): boolean {
   if (hosts.has(host)) return true
-  const [, name, port] = /^(.*):(\d{1,5})$/.exec(host) ?? []
-  if (name === undefined || !hosts.has(name)) return false
+  const colon = host.lastIndexOf(':')
+  if (colon === -1 || !hosts.has(host.slice(0, colon))) return false
+  const port = host.slice(colon + 1)
   // on a unix socket there is no port to compare
-  return localPort === undefined || Number(port) === localPort
+  return localPort === undefined ? /^\d{1,5}$/.test(port) : port === String(localPort)
 }
 
 // what documents are loaded into; anything else a page asks for says which site it is from

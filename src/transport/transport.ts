@@ -4,7 +4,7 @@ import type { Send } from '../exchange/chain.ts'
 import { NO_BODY, type Body, type Request, type Response } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
-import { field, fieldValues, type Fields } from '../http/fields.ts'
+import { isNamed, type Fields } from '../http/fields.ts'
 import { AnswerStream } from './answer-stream.ts'
 import { failureOf } from './failures.ts'
 
@@ -172,12 +172,12 @@ class Attempt implements Dispatcher.DispatchHandler {
     }
     const received = decoded(controller.rawHeaders)
     if (received.length > 2 * ANSWER_HEADER_LINES) throw malformed('the answer has too many header lines')
-    if (fieldValues(received, 'location').length > 1) throw malformed('the answer has two Location fields')
+    const { sizeBytes, locations } = framingOf(received)
+    if (locations > 1) throw malformed('the answer has two Location fields')
     this.#count(String(status), status >= 500 || status === 429 ? 'failure' : 'success')
     this.#answer = { status, fields: this.#outlet.clean(received) }
     this.#request.heard?.(0)
     if (this.#request.method === 'HEAD' || status === 204 || status === 304) return
-    const sizeBytes = lengthOf(received)
     this.#chunks = []
     if (sizeBytes !== undefined && sizeBytes <= SMALL_ANSWER_BYTES) return
     // A small answer of unknown length mostly arrives in one piece with its header: then it is over before this is run.
@@ -262,18 +262,21 @@ function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new Error('aborted', { cause: reason })
 }
 
-function lengthOf(fields: Fields): number | undefined {
-  const text = field(fields, 'content-length')
-  return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined
+/** What has to be known of an answer's fields before anything else, in one pass. */
+function framingOf(fields: Fields): { sizeBytes: number | undefined; locations: number } {
+  let length: string | undefined
+  let locations = 0
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string
+    if (name.length === 14 && isNamed(name, 'content-length')) length ??= fields[i + 1]
+    else if (name.length === 8 && isNamed(name, 'location')) locations += 1
+  }
+  return { sizeBytes: length !== undefined && /^\d+$/.test(length) ? Number(length) : undefined, locations }
 }
 
 // undici gives the wire's bytes; latin-1 keeps each of them as one character (RFC 9110 §5.5)
 function decoded(raw: Dispatcher.DispatchController['rawHeaders']): string[] {
-  if (!Array.isArray(raw)) return []
-  const fields: string[] = Array.from({ length: raw.length })
-  for (let i = 0; i < raw.length; i++) {
-    const part = raw[i] as Buffer | string
-    fields[i] = typeof part === 'string' ? part : part.toString('latin1')
-  }
+  const fields: string[] = []
+  for (const part of Array.isArray(raw) ? raw : []) fields.push(typeof part === 'string' ? part : part.toString('latin1'))
   return fields
 }

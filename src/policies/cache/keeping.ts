@@ -87,7 +87,7 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
     const negativeMs = arrival.isSettling() ? undefined : negative.get(status)
     if (negativeMs !== undefined) return { ms: negativeMs, policy: 'negative' }
     const isSuccess = status >= 200 && status < 300 && HEURISTICALLY_CACHEABLE.has(status)
-    const rule = isSuccess ? options.rules[ruleOf('GET', pathOf(request.target))] : undefined
+    const rule = isSuccess && options.rules.length > 0 ? options.rules[ruleOf('GET', pathOf(request.target))] : undefined
     if (rule !== undefined) return { ms: rule.ttl, policy: 'rule' }
     if (!options.heuristic || !(HEURISTICALLY_CACHEABLE.has(status) || control.isPublic)) return undefined
     const ms = heuristicLifetimeMs(arrival.fields, arrival.receivedAtMs)
