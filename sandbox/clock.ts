@@ -18,9 +18,9 @@ export type SandboxClock = {
 // node fires timers beyond 2^31-1 ms at once
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
-/** The real thing; `speed` is how many provider seconds pass in a real one. */
-export function sandboxClock(speed = 1): SandboxClock {
-  const startedAt = performance.now()
+/** The real thing; `speed` is how many provider seconds pass in a real one, `realNow` gives real milliseconds from any beginning. */
+export function sandboxClock(speed = 1, realNow: () => number = () => performance.now()): SandboxClock {
+  const startedAt = realNow()
 
   function afterReal(ms: number, fire: () => void): { cancel(): void } {
     const timer = setTimeout(fire, Math.min(Math.max(0, ms), LONGEST_TIMER_MS)).unref()
@@ -28,7 +28,7 @@ export function sandboxClock(speed = 1): SandboxClock {
   }
   return {
     speed,
-    now: () => (performance.now() - startedAt) * speed,
+    now: () => (realNow() - startedAt) * speed,
     wallNow: () => Date.now(),
     after: (ms, fire) => afterReal(ms / speed, fire),
     afterReal

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util'
 import { readFileSync } from 'node:fs'
+import type { SandboxClock } from './clock.ts'
 import { connect } from './providers/connect.ts'
 import { dinero } from './providers/dinero.ts'
 import { finfo } from './providers/finfo.ts'
@@ -20,6 +21,7 @@ export type SandboxSettings = {
   readonly port?: number
   readonly host?: string
   readonly speed?: number
+  readonly clock?: SandboxClock
   readonly latencyMs?: number
   readonly keys?: readonly string[]
 }

@@ -188,7 +188,7 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
   /** Asks the store for more, and sends away those whom its answer leaves no time to wait. */
   async function refill(account: Account, now: number): Promise<void> {
     account.isRefilling = true
-    await Promise.all(account.quotas.map((quota) => (quota.has(now) ? undefined : quota.refill(account.line.length))))
+    await Promise.all(account.quotas.filter((quota) => !quota.has(now)).map((quota) => quota.refill(account.line.length)))
     account.isRefilling = false
     serve(account)
     const after = clock.now()

@@ -3,7 +3,7 @@ import { explain } from '../config/explain.ts'
 import { formatFinding } from '../config/findings.ts'
 import type { LoadResult } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
-import { systemClock, systemRandom } from '../exchange/clock.ts'
+import { systemClock, systemRandom, type Clock } from '../exchange/clock.ts'
 import type { Event } from '../exchange/events.ts'
 import type { ListenAddress } from '../exchange/options.ts'
 import { Problem } from '../exchange/problem.ts'
@@ -30,6 +30,8 @@ export type SidecarOptions = {
   readonly speed: number
   /** Where the log goes; standard output when undefined. */
   readonly logFile?: string
+  /** The process's own where absent; `speed` is then the one it was made for. */
+  readonly clock?: Clock
 }
 
 /** A running sidecar. */
@@ -45,7 +47,7 @@ export type Sidecar = {
 /** Starts the sidecar; resolves when both ports accept connections. Rejects where an address is taken or the config refused. */
 export async function startSidecar(load: () => LoadResult, options: SidecarOptions): Promise<Sidecar> {
   const first = loaded(load())
-  const clock = systemClock(options.speed)
+  const { clock = systemClock(options.speed) } = options
   const startedAt = clock.wallNow()
   const log = openLog(first.config.log.level, clock, options.logFile)
   const counters = metrics({ version: VERSION, node: process.version })

@@ -8,6 +8,8 @@ export type SidecarProcess = {
   /** Sends the signal and resolves with the exit code once the process is gone; null where the signal killed it. */
   end(signal: NodeJS.Signals): Promise<number | null>
   signal(signal: NodeJS.Signals): void
+  /** Resolves with the first line of output that matches. */
+  line(pattern: RegExp): Promise<string>
   readonly pid: number
 }
 
@@ -26,6 +28,7 @@ export async function sidecarProcess(
     adminUrl: ready.admin,
     pid: running.pid,
     output: () => running.lines.join('\n'),
+    line: (pattern) => running.line(pattern),
     signal: (signal) => running.kill(signal),
     end(signal) {
       running.kill(signal)

@@ -1,7 +1,9 @@
 import { connect } from 'node:net'
 
-/** Sends bytes on a fresh connection and gives what comes back: one whole answer, or all until the other side closes or falls silent. */
-export function exchangeRaw(url: string, bytes: string, options: { silenceMs?: number } = {}): Promise<{ text: string; closed: boolean }> {
+const SILENCE_MS = 20_000
+
+/** Sends bytes on a fresh connection and gives what comes back: one whole answer, or what `until` matches, or all until the other side closes; what does neither within 20 s is given as it is. */
+export function exchangeRaw(url: string, bytes: string, options: { until?: RegExp } = {}): Promise<{ text: string; closed: boolean }> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname, () => socket.write(Buffer.from(bytes, 'latin1')))
@@ -10,10 +12,11 @@ export function exchangeRaw(url: string, bytes: string, options: { silenceMs?: n
       socket.destroy()
       resolve({ text: Buffer.concat(chunks).toString('latin1'), closed })
     }
-    socket.setTimeout(options.silenceMs ?? 300, () => done(false))
+    socket.setTimeout(SILENCE_MS, () => done(false))
     socket.on('data', (chunk: Buffer) => {
       chunks.push(chunk)
-      if (isWhole(Buffer.concat(chunks).toString('latin1'))) done(false)
+      const text = Buffer.concat(chunks).toString('latin1')
+      if (options.until?.test(text) ?? isWhole(text)) done(false)
     })
     socket.on('end', () => done(true))
     socket.on('error', (error: NodeJS.ErrnoException) => (error.code === 'ECONNRESET' ? done(true) : reject(error)))

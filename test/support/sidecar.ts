@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { loadConfig } from '../../src/config/load.ts'
+import type { Clock } from '../../src/exchange/clock.ts'
 import { startSidecar, type Sidecar } from '../../src/server/sidecar.ts'
 
 export type TestSidecar = Sidecar & {
@@ -20,13 +21,20 @@ export type TestSidecar = Sidecar & {
  * A real sidecar in this process on free loopback ports. `config` is YAML; `version`, `listen`, `admin` and `state` get
  * values for tests unless the text has its own.
  */
-export async function testSidecar(config: string, options: { speed?: number; environment?: NodeJS.ProcessEnv; folder?: string } = {}): Promise<TestSidecar> {
+export async function testSidecar(
+  config: string,
+  options: { speed?: number; environment?: NodeJS.ProcessEnv; folder?: string; clock?: Clock } = {}
+): Promise<TestSidecar> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'attache-test-'))
   const configFile = join(folder, 'attache.yaml')
   const logFile = join(folder, 'attache.log')
   rewrite(config)
   const speed = options.speed ?? 1
-  const sidecar = await startSidecar(() => loadConfig(configFile, options.environment ?? {}, { speed }), { speed, logFile })
+  const sidecar = await startSidecar(() => loadConfig(configFile, options.environment ?? {}, { speed }), {
+    speed,
+    logFile,
+    ...(options.clock === undefined ? {} : { clock: options.clock })
+  })
 
   function rewrite(text: string): void {
     const defaults = { version: '1', listen: '127.0.0.1:0', admin: '{ listen: 127.0.0.1:0 }', state: '"memory:"' }

@@ -149,7 +149,8 @@ upstreams: { up: { baseUrl: "http://127.0.0.1:${(server.address() as AddressInfo
     const shake = (path: string): Promise<{ text: string; closed: boolean }> =>
       exchangeRaw(
         sidecar.dataUrl,
-        `GET /up/${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`
+        `GET /up/${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`,
+        { until: /that was all$|"upstream":"up"/ }
       )
     expect(statusOf((await shake('elsewhere')).text)).toBe(404)
     const first = await shake('live')

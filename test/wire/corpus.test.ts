@@ -48,7 +48,8 @@ const CANARIES = {
   caller: 'CANARY-CP-04be'
 }
 const REQUEST = 'GET /up/{id} HTTP/1.1\r\nHost: {host}\r\n{proof}\r\n'
-const SILENCE_MS = 2500
+// nothing here is meant to run out of time: neither provider nor caller of a case falls silent
+const SILENCE_MS = 20_000
 
 let folder: string
 let provider: ScriptedServer
@@ -102,7 +103,7 @@ upstreams:
     headers: { X-Tenant: t1 }
     retry: { attempts: 1 }
     breaker: { failures: 100000 }
-    timeout: { connect: 1s, response: 1s, idle: 1s, total: 2s }
+    timeout: { connect: 10s, response: 15s, idle: 15s, total: 20s }
   beta: { baseUrl: "http://${provider.authority}/v1b", credential: key, retry: { attempts: 1 }, breaker: { failures: 100000 } }
 `
 }
@@ -165,8 +166,10 @@ describe('whatever bytes a caller or a provider sends', () => {
     for (const one of mine) {
       for (const pattern of about.arrives ?? []) expect(one.text).toMatch(expression(pattern))
       for (const pattern of about.absent ?? []) expect(one.text).not.toMatch(expression(pattern))
-      if (about.arrivesBody !== undefined) expect(one.body).toBe(about.arrivesBody)
-      if (about.arrivesAsSent === true) expect(one.target).toBe(bytes.split(' ')[1]?.replace('/up', '/base/v1'))
+      expect(one).toMatchObject({
+        ...(about.arrivesBody === undefined ? {} : { body: about.arrivesBody }),
+        ...(about.arrivesAsSent === true ? { target: bytes.split(' ')[1]?.replace('/up', '/base/v1') } : {})
+      })
     }
 
     // I1: credentials only where they belong, each in one line
@@ -188,7 +191,8 @@ describe('whatever bytes a caller or a provider sends', () => {
       others.filter((body) => body !== probe),
       seen
     ).toEqual([])
-    if (behind !== '' && exchange.answers.length < 2) expect(exchange.isClosed, seen).toBe(true)
+    const isLeftWaiting = behind !== '' && exchange.answers.length < 2 && !exchange.isClosed
+    expect(isLeftWaiting, seen).toBe(false)
     // I4: one line of JSON each, nothing internal, and still alive
     for (const line of log.split('\n').filter((text) => text !== ''))
       expect(JSON.parse(line)).toMatchObject({ level: expect.stringMatching(/^(?:info|debug|warn)$/) })

@@ -23,6 +23,15 @@ async function provider(answering: Answering = (socket) => socket.write(FINE)): 
   return server
 }
 
+/** A provider that the fault of that name strikes once. */
+async function struckBy(name: string): Promise<FaultServer> {
+  const fault = FAULTS[name]
+  if (fault === undefined) throw new Error(`there is no fault called ${name}`)
+  const server = await fault({ isPrimed: false, times: 1 })
+  cleanUps.push(() => server.close())
+  return server
+}
+
 async function started(
   upstreams: Record<string, [FaultServer, string]>,
   options: Parameters<typeof testSidecar>[1] & { state?: string } = {}
@@ -56,13 +65,12 @@ describe('a fault that strikes once', () => {
       '503 without a word',
       '429 without a word'
     ]
-    const servers = await Promise.all(names.map((name) => FAULTS[name]?.({ isPrimed: false, times: 1 })))
-    const upstreams = Object.fromEntries(servers.flatMap((server, i) => (server === undefined ? [] : [[`u${i}`, [server, QUICK] as [FaultServer, string]]])))
-    cleanUps.push(() => Promise.all(servers.map((server) => server?.close())))
+    const servers = await Promise.all(names.map(struckBy))
+    const upstreams = Object.fromEntries(servers.map((server, i): [string, [FaultServer, string]] => [`u${i}`, [server, QUICK]]))
     const { dataUrl } = await started(upstreams)
     const outcomes = await Promise.all(names.map((_name, i) => call(`${dataUrl}/u${i}/x`, { method: 'PUT', body: 'same' })))
     expect(names.map((name, i) => `${name}: ${outcomes[i]?.status}, ${outcomes[i]?.attempts}`)).toEqual(names.map((name) => `${name}: 200, 2`))
-    expect(servers.map((server) => server?.arrivals.map(({ body }) => String(body)))).toEqual(names.map(() => ['same', 'same']))
+    expect(servers.map((server) => server.arrivals.map(({ body }) => String(body)))).toEqual(names.map(() => ['same', 'same']))
   })
 
   test('one transient error is an attempt that failed, not an operation', async () => {
@@ -119,7 +127,7 @@ describe('when the provider says wait', () => {
     const server = await provider((socket) => setTimeout(() => socket.write(answer('429 Too Many Requests', 'Retry-After: 30\r\n')), 50))
     const { dataUrl } = await started({ up: [server, `${PATIENT}, volume: { concurrency: 1 }`] })
     const outcomes = await Promise.all(Array.from({ length: 10 }, (_, i) => call(`${dataUrl}/up/${i}`)))
-    expect(outcomes.map(({ status, code }) => code ?? status).toSorted()).toEqual([429, ...Array.from({ length: 9 }, () => 'upstream-wait')])
+    expect(outcomes.map(({ status, code }) => code ?? String(status)).toSorted()).toEqual(['429', ...Array.from({ length: 9 }, () => 'upstream-wait')])
     expect(server.arrivals).toHaveLength(1)
   })
 

@@ -5,11 +5,13 @@ import { promisify } from 'node:util'
 import { afterAll, describe, it } from 'vitest'
 import { exchangeRaw, statusOf } from '../support/raw.ts'
 import { testSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { steadyTime } from '../support/steady-time.ts'
 import { scriptedServer, type ScriptedServer } from '../support/scripted.ts'
 
 const run = promisify(execFile)
 const OK = { bytes: 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', ending: 'stay' } as const
-const cleanUps: (() => unknown)[] = []
+const time = steadyTime()
+const cleanUps: (() => unknown)[] = [() => time.close()]
 afterAll(async () => {
   for (const cleanUp of cleanUps.toReversed()) await cleanUp()
 })
@@ -48,7 +50,7 @@ async function bare(accept: (socket: Socket) => void): Promise<{ authority: stri
 function drip(sidecar: TestSidecar, first: string, drop = ''): Promise<{ text: string; ms: number }> {
   const { hostname, port, host } = new URL(sidecar.dataUrl)
   return new Promise((resolve) => {
-    const from = performance.now()
+    const from = time.now()
     let text = ''
     let timer: NodeJS.Timeout | undefined
     const socket = connect(Number(port), hostname, () => {
@@ -59,7 +61,7 @@ function drip(sidecar: TestSidecar, first: string, drop = ''): Promise<{ text: s
     socket.on('error', () => socket.destroy())
     socket.on('close', () => {
       clearInterval(timer)
-      resolve({ text, ms: performance.now() - from })
+      resolve({ text, ms: time.now() - from })
     })
   })
 }

@@ -11,10 +11,21 @@ export const TENANT = 'e02d3360-8a5f-4115-8ef1-6d5f0c2b7a11'
 export const SCOPE = 'https://sandbox.example/api/.default'
 
 /** Provider time that stands still until told to pass, but for the millisecond each answer takes. */
-export type StillClock = SandboxClock & { pass(ms: number): void }
+export type StillClock = SandboxClock & {
+  pass(ms: number): void
+  /** How many timers wait for time to pass. */
+  pending(): number
+  /** None of the next `count` calls is answered before all of them have arrived, however long one is on its way. */
+  together(count: number): void
+}
+
+// what the bench has every call take
+const SERVICE_MS = 2
 
 export function stillClock(): StillClock {
   let now = 0
+  let missing = 0
+  const held: (() => void)[] = []
   const timers = new Set<{ at: number; fire: () => void }>()
   return {
     speed: 1,
@@ -26,12 +37,23 @@ export function stillClock(): StillClock {
       return { cancel: () => void timers.delete(timer) }
     },
     afterReal(ms, fire) {
-      const timer = setTimeout(() => {
+      const answer = (): void => {
         now++
         fire()
-      }, ms).unref()
+      }
+      if (ms === SERVICE_MS && missing > 0) {
+        held.push(answer)
+        missing--
+        if (missing === 0) for (const each of held.splice(0)) each()
+        return { cancel: () => undefined }
+      }
+      const timer = setTimeout(answer, ms).unref()
       return { cancel: () => clearTimeout(timer) }
     },
+    together(count) {
+      missing = count
+    },
+    pending: () => timers.size,
     pass(ms) {
       now += ms
       for (const timer of timers) {
@@ -94,7 +116,13 @@ export async function openBench(plans: readonly ProviderPlan[] = []): Promise<Be
   const clock = stillClock()
   const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const pem = keys.publicKey.export({ type: 'spki', format: 'pem' }).toString()
-  const sandbox = await startSandbox({ port: 0, clock, latencyMs: 100, providers: [infoSubscription(), integration({ keys: [pem] }), ...plans] })
+  const sandbox = await startSandbox({
+    port: 0,
+    clock,
+    latencyMs: 100,
+    serviceMs: SERVICE_MS,
+    providers: [infoSubscription(), integration({ keys: [pem] }), ...plans]
+  })
   const wires: Wire[] = []
   return {
     sandbox,

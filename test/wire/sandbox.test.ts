@@ -1,6 +1,8 @@
 import { setTimeout as realSleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { openSandbox } from '../../sandbox/main.ts'
+import { sandboxClock } from '../../sandbox/clock.ts'
+import { infoSubscription } from '../../sandbox/providers/info-subscription.ts'
+import { startSandbox } from '../../sandbox/server.ts'
 import {
   arm,
   assertion,
@@ -220,8 +222,7 @@ describe('a fault to order', () => {
     await arm(on, { provider: 'integration', kind: 'hang', times: 2 })
     const patient = bench.connect()
     const hung = patient.send('GET', `${PARTNER}/changes`, headers)
-    while (bench.sandbox.ledger.counts('integration').apiCalls < 1) await realSleep(2)
-    await realSleep(20)
+    while (bench.clock.pending() === 0) await realSleep(2)
     bench.clock.pass(119_000)
     expect(bench.broken()).toEqual([])
     bench.clock.pass(2000)
@@ -283,13 +284,14 @@ describe('the ledger', () => {
   })
 
   it('counts in provider time: at speed 600 ten seconds are over in a sixtieth of one', async () => {
-    const fast = await openSandbox({ port: 0, speed: 600 })
+    let realMs = 0
+    const fast = await startSandbox({ port: 0, clock: sandboxClock(600, () => realMs), providers: [infoSubscription()] })
     const quick = wire(fast.port)
     const token = await infoToken(quick)
     await arm(quick, { provider: 'info-subscription', kind: 'status', status: 500, times: 2 })
     const ask = async (): Promise<number> => (await quick.send('GET', `${INFO}/orders/none`, infoHeaders(token))).status
     const seen = [await ask()]
-    await realSleep(25)
+    realMs += 10_000 / 600
     seen.push(await ask())
     seen.push(await ask())
     const { violations } = JSON.parse((await quick.send('GET', '/ledger')).body)

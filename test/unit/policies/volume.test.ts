@@ -191,7 +191,7 @@ test('replicas share one volume, whoever asks first', async () => {
   const clock = testClock()
   const store: Store = { ...memoryStore({ clock }), kind: 'redis' }
   const replicas = [1, 2, 3].map(() => setup({ limits: [limit(20, 60_000)] }, { clock, store }))
-  const callers = Array.from({ length: 60 }, (_, i) => replicas[i % 3]?.send())
+  const callers = Array.from({ length: 20 }, () => replicas.map((replica) => replica.send())).flat()
   await clock.advance(59_000)
   expect(replicas.flatMap(({ sentAt }) => sentAt)).toHaveLength(20)
   await clock.advance(400_000)
