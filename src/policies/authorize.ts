@@ -1,4 +1,4 @@
-import { discard, type Request, type Response } from '../exchange/message.ts'
+import { discard, pathOf, type Request, type Response } from '../exchange/message.ts'
 import type { Policy, Send } from '../exchange/chain.ts'
 import { Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
@@ -13,7 +13,8 @@ const LONGEST_CHALLENGE = 200
  * Proves to the provider who we are, on every attempt: sets what the request's credential says, and never sends without it.
  *
  * A 401 for a token that has been replaced meanwhile, or that one forced renewal replaces, is answered by sending the
- * attempt once more, provided its body can be sent again (401 means not processed, RFC 9110 §15.5.2). 403 renews
+ * attempt once more, provided its body can be sent again (401 means not processed, RFC 9110 §15.5.2). One whose body is
+ * gone is handed over, with a good token for the next: an app that only uploads would else never get one. 403 renews
  * nothing. Fields of answers that bear the live credential are dropped. Rejects with `token-unavailable` or
  * `credential-rejected` before anything is sent.
  */
@@ -29,8 +30,9 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
     // A held token is at hand: nothing to wait for on nearly every attempt.
     const authorization = ready instanceof Promise ? await timed(ready, request) : ready
     const response = await send(request, source, attempt, authorization, next)
-    if (response.status !== 401 || request.body.kind === 'stream') return response
-    if (!(await source.rejected(attempt, authorization, response, request.signal))) return response
+    if (response.status !== 401) return response
+    const isRenewed = await source.rejected(attempt, authorization, response, request.signal)
+    if (!isRenewed || request.body.kind === 'stream') return response
     const fresh = await freshFor(source, attempt, request)
     if (fresh === undefined) return response
     discard(response.body)
@@ -73,11 +75,11 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
   }
 }
 
-/** The request with the credential on it, in place of any field of the same name, however spelled. */
+/** The request with the credential on it, in place of any field or parameter of the same name, however spelled. */
 function authorized(request: Request, authorization: Authorization): Request {
-  const { query, clientCertificate, secrets } = authorization
+  const { clientCertificate, secrets } = authorization
   const fields = withAuthorization(request.fields, authorization.fields)
-  const target = query === undefined ? request.target : withQuery(request.target, query)
+  const target = withQuery(request.target, authorization)
   const interim = request.interim === undefined ? undefined : withoutSecretsIn(request.interim, secrets)
   const proven = interim === undefined ? { ...request, fields, target } : { ...request, fields, target, interim }
   return clientCertificate === undefined ? proven : { ...proven, clientCertificate }
@@ -100,8 +102,29 @@ function withAuthorization(fields: Fields, set: Fields): Fields {
   return [...kept, ...set]
 }
 
-function withQuery(target: string, query: string): string {
-  return `${target}${target.includes('?') ? '&' : '?'}${query}`
+/** The target without what the caller would prove itself by in the query, and with what the credential says there; else byte for byte. */
+function withQuery(target: string, { query, fields }: Authorization): string {
+  const replaced = query === undefined ? nameOfTokenIn(fields) : nameOf(query)
+  const bare = replaced === undefined ? target : withoutParameter(target, replaced)
+  return query === undefined ? bare : `${bare}${bare.includes('?') ? '&' : '?'}${query}`
+}
+
+/** A token stands in one place of a request only (RFC 6750 §2): beside ours none of the caller's in the query (§2.3). */
+function nameOfTokenIn(fields: Fields): string | undefined {
+  return /^(?:bearer|dpop) /i.test(field(fields, 'authorization') ?? '') ? 'access_token' : undefined
+}
+
+function withoutParameter(target: string, name: string): string {
+  const path = pathOf(target)
+  const parameters = target.slice(path.length + 1).split('&')
+  const kept = parameters.filter((parameter) => nameOf(parameter) !== name)
+  if (kept.length === parameters.length) return target
+  return kept.length === 0 ? path : `${path}?${kept.join('&')}`
+}
+
+/** Decoded, and in lower case: there are providers to whom `API_KEY` is the same. */
+function nameOf(parameter: string): string | undefined {
+  return new URLSearchParams(parameter).keys().next().value?.toLowerCase()
 }
 
 /** Some providers repeat what they were sent; the app must not see it. */

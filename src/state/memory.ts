@@ -44,6 +44,11 @@ export function memoryStore(tools: Pick<Tools, 'clock'>, bounds: Bounds = BOUNDS
     }
   }
 
+  async function get(key: string): Promise<Buffer | undefined> {
+    const entry = live(key)
+    return entry === undefined ? undefined : Buffer.from(entry.value)
+  }
+
   async function put(key: string, value: Buffer, options: { ttlMs?: number; fence?: number } = {}): Promise<boolean> {
     const before = live(key)
     if (options.fence !== undefined && before !== undefined && before.fence > options.fence) return false
@@ -89,13 +94,11 @@ export function memoryStore(tools: Pick<Tools, 'clock'>, bounds: Bounds = BOUNDS
 
   return {
     kind: 'memory',
+    get,
+    peek: get,
     put,
     add,
     lock,
-    async get(key) {
-      const entry = live(key)
-      return entry === undefined ? undefined : Buffer.from(entry.value)
-    },
     async delete(key) {
       drop(key)
       counters.delete(key)

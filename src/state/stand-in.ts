@@ -112,6 +112,14 @@ export async function withStandIn(kind: Store['kind'], open: OpenBackend, tools:
     )
   }
 
+  /** The mirror then has what this process wrote itself: whether others go on with what they did cannot be seen. */
+  function peek(key: string): Promise<Buffer | undefined> {
+    return attempt(
+      async (backend) => (await backend.get(key))?.value,
+      () => mirror.get(key)
+    )
+  }
+
   function put(key: string, value: Buffer, options: { ttlMs?: number; fence?: number } = {}): Promise<boolean> {
     const { ttlMs, fence } = options
     const expiresAt = clock.now() + (ttlMs ?? Infinity)
@@ -197,6 +205,7 @@ export async function withStandIn(kind: Store['kind'], open: OpenBackend, tools:
   return {
     kind,
     get,
+    peek,
     put,
     delete: remove,
     keys,

@@ -5,6 +5,8 @@
 export type Store = {
   readonly kind: 'memory' | 'sqlite' | 'redis'
   get(key: string): Promise<Buffer | undefined>
+  /** Like `get`, but what another process wrote is not remembered for an outage: for marks that say what it is doing just now. */
+  peek(key: string): Promise<Buffer | undefined>
   /**
    * Resolves once the value is durable. With `fence`, refused (false) when a holder with a higher fence has written the
    * key: the writer was paused past its lock and somebody else took over.

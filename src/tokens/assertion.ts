@@ -1,7 +1,7 @@
 import { createSecretKey, randomUUID, type KeyObject } from 'node:crypto'
 import { SignJWT, type JWTHeaderParameters, type JWTPayload } from 'jose'
 import { KeyError } from './key-error.ts'
-import { certificateThumbprint, keyId, type KeyMaterial } from './key-material.ts'
+import { certificateThumbprint, keyId, keyThumbprint, type KeyMaterial } from './key-material.ts'
 import type { AssertionOptions } from './options.ts'
 
 /** What signs: the private key, or the client secret for `client_secret_jwt`. */
@@ -65,22 +65,35 @@ async function header(options: AssertionOptions, signer: Signer): Promise<JWTHea
   // Services that look the key up by certificate take a kid beside it for a contradiction.
   const kid = options.kid ?? (wantsCertificate ? 'none' : 'auto')
   if (kid === 'auto') fields.kid = await keyId(signer.material)
+  else if (kid === 'thumbprint') fields.kid = await keyThumbprint(signer.material)
   else if (kid !== 'none') fields.kid = kid
   return fields
 }
 
 function isKeyword(kid: string): boolean {
-  return kid === 'auto' || kid === 'none'
+  return kid === 'auto' || kid === 'thumbprint' || kid === 'none'
 }
+
+/** Finds out before anything is sent whether the key can sign as configured. Throws `KeyError`. */
+export function assertCanSign(options: Pick<AssertionOptions, 'alg'>, privateKey: KeyObject): void {
+  const alg = options.alg ?? algorithmOf(privateKey)
+  const { asymmetricKeyType: type } = privateKey
+  const fits =
+    type === 'rsa' ? /^[RP]S/.test(alg) : type === 'rsa-pss' ? alg.startsWith('PS') : alg === BY_CURVE[privateKey.asymmetricKeyDetails?.namedCurve ?? '']
+  if (!fits) throw new KeyError(`key cannot sign with ${alg}, see assertion.alg`)
+}
+
+const BY_CURVE: Readonly<Record<string, string>> = { prime256v1: 'ES256', secp384r1: 'ES384', secp521r1: 'ES512' }
 
 function algorithm(options: AssertionOptions, signer: Signer): string {
   if (options.alg !== undefined) return options.alg
-  if (signer.kind === 'secret') return 'HS256'
-  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = signer.material.privateKey
+  return signer.kind === 'secret' ? 'HS256' : algorithmOf(signer.material.privateKey)
+}
+
+function algorithmOf({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject): string {
   if (type === 'rsa') return 'RS256'
   if (type === 'rsa-pss') return 'PS256'
-  const byCurve: Record<string, string> = { prime256v1: 'ES256', secp384r1: 'ES384', secp521r1: 'ES512' }
-  const chosen = byCurve[details?.namedCurve ?? '']
+  const chosen = BY_CURVE[details?.namedCurve ?? '']
   if (chosen === undefined) throw new KeyError('key is of a kind that signs no assertions: use RSA, or EC on P-256, P-384 or P-521')
   return chosen
 }

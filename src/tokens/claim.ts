@@ -29,7 +29,8 @@ const POLL_MS = 50
 /**
  * Waits for the turn of this process. The lock is held only for the moment of deciding; that somebody is asking is then
  * shown by a mark that is renewed while they live, so that a killed process blocks the others for seconds, and a slow
- * token service does not let two of them in. `look` is called anew after every wait, and once more under the lock.
+ * token service does not let two of them in. Where the store goes away, so does what others' marks say, and nobody waits
+ * for them. `look` is called anew after every wait, and once more under the lock.
  */
 export async function claimOf<Outcome, Seen>(key: string, tools: ClaimTools, look: () => Promise<Standing<Outcome, Seen>>): Promise<Claimed<Outcome, Seen>> {
   const { clock, store, signal } = tools
@@ -40,7 +41,7 @@ export async function claimOf<Outcome, Seen>(key: string, tools: ClaimTools, loo
   for (;;) {
     const before = await look()
     if ('settled' in before) return { kind: 'settled', outcome: before.settled }
-    const lock = (await store.get(asking)) === undefined ? await store.lock(`turn:${key}`, inClockTime(TURN_MS)) : undefined
+    const lock = (await store.peek(asking)) === undefined ? await store.lock(`turn:${key}`, inClockTime(TURN_MS)) : undefined
     if (lock !== undefined) {
       const decided = await decide(lock)
       if (decided !== undefined) return decided
@@ -53,7 +54,7 @@ export async function claimOf<Outcome, Seen>(key: string, tools: ClaimTools, loo
     try {
       const now = await look()
       if ('settled' in now) return { kind: 'settled', outcome: now.settled }
-      if ((await store.get(asking)) !== undefined) return undefined
+      if ((await store.peek(asking)) !== undefined) return undefined
       if (now.unlessFree !== undefined) return { kind: 'settled', outcome: now.unlessFree }
       return { kind: 'claimed', seen: now.open, claim: { fence: lock.fence, release: await markAsking() } }
     } finally {

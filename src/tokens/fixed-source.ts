@@ -48,8 +48,13 @@ export function fixedSource(name: string, options: CredentialOptions & { readonl
     identity: () => identityOf(name, materials),
     authorize: current,
     async rejected(_attempt, authorization) {
-      // Worth one replay only where the secret has been replaced meanwhile.
-      return current() !== authorization
+      try {
+        // Worth one replay only where the secret has been replaced meanwhile.
+        return current() !== authorization
+      } catch {
+        // It cannot be read now, which the next request is told: the provider's 401 is the answer to this one.
+        return false
+      }
     },
     status() {
       const value = made?.secrets[0]

@@ -45,7 +45,12 @@ export function loadKey(text: string, passphrase: string | undefined, certificat
 
 /** The key id of a raw key: the JWK's own, else the RFC 7638 thumbprint of its public half, base64url. */
 export async function keyId(material: KeyMaterial): Promise<string> {
-  return material.jwkKid ?? calculateJwkThumbprint(createPublicKey(material.privateKey).export({ format: 'jwk' }))
+  return material.jwkKid ?? keyThumbprint(material)
+}
+
+/** The RFC 7638 thumbprint (SHA-256) of the public half, base64url. */
+export function keyThumbprint(material: KeyMaterial): Promise<string> {
+  return calculateJwkThumbprint(createPublicKey(material.privateKey).export({ format: 'jwk' }))
 }
 
 /** Key and chain as PEM, for a TLS connection that presents them. */

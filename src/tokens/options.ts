@@ -35,7 +35,9 @@ export const assertionOptions = section(
     alg: optional(
       choice('Signature algorithm; by default what the key is for: RS256, ES256/384/512 by curve, HS256 for a client secret', ASSERTION_ALGORITHMS)
     ),
-    kid: optional(text('Key id: a literal, auto (the JWK’s own, else its RFC 7638 thumbprint) or none; auto unless a certificate field is included')),
+    kid: optional(
+      text('Key id: a literal, auto (the JWK’s own, else the thumbprint), thumbprint (RFC 7638) or none; auto unless a certificate field is included')
+    ),
     typ: optional(text('Header typ, e.g. client-authentication+jwt; JWT by default, none leaves it out', 'JWT')),
     audience: optional(text('issuer, tokenUrl or a literal; the issuer where it is known, else the token URL')),
     audienceForm: choice('The aud claim as one string or as a list of one', ['string', 'array'], 'string'),

@@ -6,7 +6,7 @@ import type { Fields } from '../http/fields.ts'
 export type Authorization = {
   /** Fields to set; they replace fields of the same name. */
   readonly fields: Fields
-  /** `name=value` pairs (already encoded) to append to the query, for providers that insist. */
+  /** One `name=value` pair (already encoded) to set in the query, for providers that insist. */
   readonly query: string | undefined
   readonly clientCertificate: ClientCertificate | undefined
   /** Which token this is; grows with each renewal. 0 where there is no token. */

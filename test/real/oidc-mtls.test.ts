@@ -30,9 +30,19 @@ describe.skipIf(openssl === undefined)('mutual TLS', () => {
       tls_client_auth_subject_dn: 'CN=client-1',
       tls_client_certificate_bound_access_tokens: true
     }
+    // RFC 8705 §2.2: no authority vouches for this one, its certificate itself is registered.
+    const own = new X509Certificate(files.read('other.crt'))
+    const selfSigned = {
+      token_endpoint_auth_method: 'self_signed_tls_client_auth',
+      jwks: { keys: [{ ...own.publicKey.export({ format: 'jwk' }), x5c: [own.raw.toString('base64')] }] },
+      tls_client_certificate_bound_access_tokens: true
+    }
     server = await authorizationServer({
       tls: { key: files.read('server.key'), cert: files.read('server.crt'), ca: files.read('ca.crt') },
-      clients: [{ client_id: 'client-1', ...registered }]
+      clients: [
+        { client_id: 'client-1', ...registered },
+        { client_id: 'client-2', ...selfSigned }
+      ]
     })
   })
   afterAll(async () => {
@@ -69,6 +79,36 @@ describe.skipIf(openssl === undefined)('mutual TLS', () => {
   test('with a certificate of another authority is refused by the service', async () => {
     const refused = authorize({ tokenUrl: server.tokenUrl, key: `file:${files.path('other.key')}`, certificate: `file:${files.path('other.crt')}` })
     await expect(refused).rejects.toMatchObject({ code: 'credential-rejected' })
+  })
+
+  describe('with a certificate signed by itself', () => {
+    const selfSigned = { clientId: 'client-2', clientAuth: 'self_signed_tls_client_auth' }
+
+    test('authenticates the client that has registered it, and every call shows it too', async () => {
+      const authorization = await authorize({
+        ...selfSigned,
+        issuer: server.issuer,
+        key: `file:${files.path('other.key')}`,
+        certificate: `file:${files.path('other.crt')}`
+      })
+      const thumbprint = certificateThumbprint(new X509Certificate(files.read('other.crt')), 'sha256')
+      expect(authorization.clientCertificate?.id).toBe(thumbprint)
+      expect(authorization.fields[1]).toMatch(/^Bearer /)
+    })
+
+    test('is refused with any other, whatever its name and whoever signed it', async () => {
+      const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+      files.openssl('req', '-x509', ...curve, '-keyout', 'same.key', '-out', 'same.crt', '-subj', '/CN=other', '-days', '2')
+      for (const name of ['same', 'client']) {
+        const refused = authorize({
+          ...selfSigned,
+          tokenUrl: server.tokenUrl,
+          key: `file:${files.path(`${name}.key`)}`,
+          certificate: `file:${files.path(`${name}.crt`)}`
+        })
+        await expect(refused).rejects.toMatchObject({ code: 'credential-rejected' })
+      }
+    })
   })
 
   test('sends nothing to a service whose certificate nobody we trust has signed', async () => {

@@ -1,3 +1,4 @@
+import type { Signal } from '../../src/exchange/signal.ts'
 import { setInterval } from 'node:timers'
 import type { SandboxClock } from '../../sandbox/clock.ts'
 import type { Clock, Timer } from '../../src/exchange/clock.ts'
@@ -59,7 +60,7 @@ export function steadyTime(): SteadyTime {
       cancel: () => void entries.delete(entry)
     }
   }
-  function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  function sleep(ms: number, signal?: Signal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
       const timer = after(ms, () => {

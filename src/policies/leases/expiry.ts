@@ -20,7 +20,7 @@ const LONGEST_MS = 365 * 86_400_000
  * - `sas`: the earliest `se=` parameter of an Azure shared access signature anywhere in the body, percent-encoded or not;
  * - a duration: fixed, whatever the answer says.
  *
- * Dates count from the answer's own `Date`, so that our clock need not be right.
+ * Where the answer's own `Date` shows that the clocks differ, dates count from that, so that ours need not be right.
  */
 export function validityReader(expires: string): ReadValidity {
   if (expires === 'sas') return (body, fields, wallNow) => bounded(signatureEnd(body), serviceNow(fields, wallNow))
@@ -42,9 +42,13 @@ function bounded(end: number | undefined, now: number): number | undefined {
   return leftMs > 0 ? Math.min(leftMs, LONGEST_MS) : undefined
 }
 
+// Below this a difference is the second that `Date` cannot show, and the way here: our own clock is the more exact one.
+const SKEW_THAT_MATTERS_MS = 5_000
+
 /** The time at the service, as its answer tells it (RFC 9110 §6.6.1). */
 function serviceNow(fields: Fields, wallNow: number): number {
-  return parseHttpDate(field(fields, 'date') ?? '', wallNow) ?? wallNow
+  const date = parseHttpDate(field(fields, 'date') ?? '', wallNow) ?? wallNow
+  return Math.abs(date - wallNow) > SKEW_THAT_MATTERS_MS ? date : wallNow
 }
 
 // Between a minute and half a century: below are seconds left, above are dates in seconds or milliseconds.

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs'
+import { assertCanSign } from '../assertion.ts'
+import { clientAuthOf } from '../check.ts'
 import type { CredentialOptions } from '../credentials.ts'
 import { KeyError } from '../key-error.ts'
 import { loadKey, type KeyMaterial } from '../key-material.ts'
@@ -16,8 +18,8 @@ export type CredentialKey = {
 }
 
 /**
- * Looks into the key and certificate of every credential that has one: unreadable, not belonging together, expired, not
- * yet valid, lasting longer than 730 days, due for renewal. `now` is epoch milliseconds. Sends nothing, prints nothing.
+ * Looks into the key and certificate of every credential that has one: unreadable, not belonging together, of a kind
+ * that cannot sign as configured, expired, not yet valid, lasting longer than 730 days, due for renewal. `now` is epoch milliseconds. Sends nothing, prints nothing.
  */
 export function credentialKeys(credentials: Readonly<Record<string, CredentialOptions>>, now: number): CredentialKey[] {
   return Object.entries(credentials).flatMap(([credential, options]) => (options.key === undefined ? [] : [{ credential, ...inspect(options, now) }]))
@@ -36,9 +38,12 @@ function inspect(options: CredentialOptions, now: number): Omit<CredentialKey, '
   }
 }
 
-function load({ key, keyPassphrase, certificate }: CredentialOptions): KeyMaterial {
+function load(options: CredentialOptions): KeyMaterial {
+  const { key, keyPassphrase, certificate } = options
   if (key === undefined) throw new KeyError('key is missing')
-  return loadKey(key.read().reveal(), keyPassphrase?.read().reveal(), certificate?.read().reveal())
+  const material = loadKey(key.read().reveal(), keyPassphrase?.read().reveal(), certificate?.read().reveal())
+  if (options.grant === 'jwt_bearer' || clientAuthOf(options) === 'private_key_jwt') assertCanSign(options.assertion, material.privateKey)
+  return material
 }
 
 /** The fingerprint of a key on disk, as `CredentialKey` has it. */

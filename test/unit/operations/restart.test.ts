@@ -35,6 +35,7 @@ function processOver(provider: (request: Request) => Promise<Response>, kind: St
   const store: Store = {
     kind,
     get: cut(disk.get),
+    peek: cut(disk.peek),
     put: cut(disk.put),
     delete: cut(disk.delete),
     keys: cut(disk.keys),

@@ -57,6 +57,33 @@ describe('the credential', () => {
     expect(call.sent.map((request) => request.target)).toEqual(['/orders?api_key=k3y-value', '/orders?a=1&api_key=k3y-value'])
   })
 
+  test.each([
+    ['/orders?api_key=of-the-app', '/orders?api_key=k3y-value'],
+    ['/orders?a=1&API_Key=x&b=%20&api%5Fkey=y&c', '/orders?a=1&b=%20&c&api_key=k3y-value'],
+    ['/orders?api_keys=1&x=api_key', '/orders?api_keys=1&x=api_key&api_key=k3y-value']
+  ])('in the query takes the place of any of the caller’s: %s', async (asked, sent) => {
+    const call = await calling({ grant: 'static', query: 'api_key', value: 'k3y-value' }, ok)
+    await call.send({}, asked)
+    expect(call.sent[0]?.target).toBe(sent)
+  })
+
+  test.each([
+    ['/orders?access_token=of-the-app', '/orders'],
+    ['/orders?a=%2b&access%5Ftoken=x&b', '/orders?a=%2b&b'],
+    ['/orders?&a==&', '/orders?&a==&'],
+    ['/orders?', '/orders?']
+  ])('that is a token is the only one: none stays in the query (RFC 6750 §2): %s', async (asked, sent) => {
+    const call = await calling({}, ok)
+    await call.send({}, asked)
+    expect(call.sent[0]?.target).toBe(sent)
+  })
+
+  test('that is no token leaves a token in the query alone', async () => {
+    const call = await calling({ grant: 'static', header: 'X-Api-Key', value: 'k3y-value' }, ok)
+    await call.send({}, '/orders?access_token=x')
+    expect(call.sent[0]?.target).toBe('/orders?access_token=x')
+  })
+
   test('that cannot be had means that nothing is sent', async () => {
     const call = await calling({}, ok)
     call.one.service.answer = () => json(500, {})
@@ -112,11 +139,13 @@ describe('an answer', () => {
     expect(call.sent).toHaveLength(1)
   })
 
-  test('of 401 to a body that is gone is handed over, and nothing is renewed for it', async () => {
-    const call = await calling({}, () => answerOf(401))
-    await call.send({ method: 'POST', body: { kind: 'stream', stream: Readable.from(['x']), sizeBytes: undefined } })
-    expect(call.sent).toHaveLength(1)
-    expect(call.one.service.asked).toHaveLength(1)
+  test('of 401 to a body that is gone is handed over, and the next upload finds a good token', async () => {
+    const call = await calling({}, (request) => answerOf(request.fields[1] === 'Bearer token-1' ? 401 : 200))
+    const upload = async (): Promise<number> =>
+      (await call.send({ method: 'POST', body: { kind: 'stream', stream: Readable.from(['x']), sizeBytes: undefined } })).status
+    expect([await upload(), await upload(), await upload()]).toEqual([401, 200, 200])
+    expect(call.sent.map((request) => request.fields[1])).toEqual(['Bearer token-1', 'Bearer token-2', 'Bearer token-2'])
+    expect(call.one.service.asked).toHaveLength(2)
   })
 
   test('of 401 that is asked again is thrown away, its connection with it', async () => {

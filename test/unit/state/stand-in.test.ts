@@ -85,6 +85,14 @@ describe('a store with a stand-in', () => {
     expect(outside.asked).toBe(asked)
   })
 
+  test('does not remember what it only peeked at, but for its own', async () => {
+    await outside.data.put('theirs', Buffer.from('mark'))
+    await store.put('ours', Buffer.from('mark'))
+    expect([await store.peek('theirs'), await store.peek('ours')]).toEqual([Buffer.from('mark'), Buffer.from('mark')])
+    outside.available = false
+    expect([await store.peek('theirs'), await store.peek('ours')]).toEqual([undefined, Buffer.from('mark')])
+  })
+
   test('forgets from the mirror what others deleted or let expire', async () => {
     await store.put('a', Buffer.from('1'))
     await outside.data.delete('a')

@@ -1,8 +1,11 @@
 import { createHash, createPublicKey, generateKeyPairSync, verify } from 'node:crypto'
-import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
-import { describe, expect, test } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { calculateJwkThumbprint, decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { testClock } from '../../support/clock.ts'
-import { issued, json, opened, tokenService, type Asked, type OpenedCredential } from '../../support/token-service.ts'
+import { credential, issued, json, opened, tokenService, type Asked, type OpenedCredential } from '../../support/token-service.ts'
 
 const RSA = generateKeyPairSync('rsa', { modulusLength: 2048 })
 const EC = generateKeyPairSync('ec', { namedCurve: 'P-384' })
@@ -139,12 +142,33 @@ describe('private_key_jwt', () => {
     expect(decodeProtectedHeader(assertionIn(await asked({ ...tree, key: jwk }))).kid).toBe('from-jwk')
   })
 
-  test('says what is wrong with an algorithm that is not the key’s', async () => {
-    const one = await opened({ ...tree, assertion: { alg: 'ES256' } })
-    await expect(one.authorize()).rejects.toMatchObject({
-      code: 'credential-rejected',
-      message: expect.stringMatching(/cannot sign with ES256, see assertion.alg/)
-    })
+  test('is named by its thumbprint where that is asked for (RFC 7638)', async () => {
+    const key = JSON.stringify({ ...RSA.privateKey.export({ format: 'jwk' }), kid: 'from-jwk' })
+    const { kid } = decodeProtectedHeader(assertionIn(await asked({ ...tree, key, assertion: { kid: 'thumbprint' } })))
+    expect(kid).toBe(await calculateJwkThumbprint(RSA.publicKey.export({ format: 'jwk' })))
+  })
+
+  test('does not start with a key that cannot sign as configured', () => {
+    const ed25519 = pem(generateKeyPairSync('ed25519'))
+    for (const [key, alg] of [
+      [pem(RSA), 'ES256'],
+      [pem(EC), 'ES256'],
+      [pem(EC), 'PS256'],
+      [ed25519, 'RS256']
+    ]) {
+      expect(() => credential({ ...tree, key, assertion: { alg } })).toThrow(`key cannot sign with ${alg}, see assertion.alg`)
+    }
+    expect(() => credential({ ...tree, key: ed25519 })).toThrow('of a kind that signs no assertions')
+  })
+
+  test('says what is wrong when the key is replaced by one of another kind', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'attache-key-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    writeFileSync(join(folder, 'key.pem'), pem(RSA), { mode: 0o600 })
+    const one = await opened({ ...tree, key: `file:${join(folder, 'key.pem')}`, assertion: { alg: 'PS256' } })
+    writeFileSync(join(folder, 'key.pem'), pem(EC))
+    await one.clock.advance(2_000)
+    await expect(one.authorize()).rejects.toMatchObject({ code: 'credential-rejected', message: expect.stringMatching(/cannot sign with PS256/) })
     expect(one.service.asked).toHaveLength(0)
   })
 

@@ -56,6 +56,11 @@ describe('field:PATH', () => {
     expect(validity('field:expiresAt', '{"expiresAt":60}', ['Date', httpDate(NOW - 5 * 60_000)])).toBe(60_000)
   })
 
+  test('counts by our own clock where the two agree: `Date` hides up to a second, which a short lease does not have', () => {
+    const body = JSON.stringify({ expiresAt: '2026-06-01T12:00:05Z' })
+    for (const aheadMs of [-900, 0, 2_000]) expect(validity('field:expiresAt', body, ['Date', httpDate(NOW + aheadMs)])).toBe(5_000)
+  })
+
   test('is never longer than a year', () => {
     expect(validity('field:expiresAt', '{"expiresAt":"2999-01-01"}')).toBe(365 * 24 * HOUR)
   })
