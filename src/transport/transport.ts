@@ -6,6 +6,7 @@ import { CallerGone, Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
 import { field, fieldValues, type Fields } from '../http/fields.ts'
 import { AnswerStream } from './answer-stream.ts'
+import { connector } from './connector.ts'
 import { failureOf } from './failures.ts'
 
 export type TransportOptions = {
@@ -67,7 +68,7 @@ export function transport(options: TransportOptions, tools: UpstreamTools): Tran
       connections: options.connections,
       pipelining: 1,
       allowH2: false,
-      connect: { timeout: Math.max(1, clock.realMs(options.connectMs)), ...(options.ca === undefined ? {} : { ca: options.ca }), ...tls },
+      connect: connector({ connectMs: options.connectMs, tls: { ...(options.ca === undefined ? {} : { ca: options.ca }), ...tls } }, clock),
       // the timeout policy keeps time for header and body
       headersTimeout: 0,
       bodyTimeout: 0,
