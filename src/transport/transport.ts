@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { Pool, type Dispatcher } from 'undici'
+import { Pool, errors, type Dispatcher } from 'undici'
 import type { Send } from '../exchange/chain.ts'
 import { NO_BODY, type Body, type Request, type Response } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
@@ -25,6 +25,9 @@ export type TransportOptions = {
 
 /** Sends attempts to one upstream. */
 export type Transport = { readonly send: Send; close(): Promise<void> }
+
+/** llhttp's words for a `Content-Length` beside a `Transfer-Encoding`. */
+const TWO_FRAMINGS = "Content-Length can't be present with Transfer-Encoding"
 
 /** Answers of known length up to here are read whole and travel as bytes. */
 const SMALL_ANSWER_BYTES = 64 * 1024
@@ -213,6 +216,8 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    // said of a trailer, once the header is over: the body is complete, and its length none of a trailer's business (RFC 9110 §6.5.1)
+    if (this.#chunks !== undefined && error instanceof errors.HTTPParserError && error.message.includes(TWO_FRAMINGS)) return this.onResponseEnd()
     this.#fail(this.#request.signal.aborted ? this.#request.signal.reason : failureOf(error))
   }
 
