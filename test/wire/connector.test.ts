@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connector } from '../../src/transport/connector.ts'
@@ -7,6 +8,22 @@ import { testSidecar, type TestSidecar } from '../support/sidecar.ts'
 
 const CONTINUE = 'HTTP/1.1 100 Continue\r\nX-Note: go on\r\n\r\n'
 const ANSWER = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine'
+
+async function answer(socket: Socket, target: string): Promise<void> {
+  const [, kind, at] = target.split('/')
+  if (kind === 'split') await inTwo(socket, CONTINUE + ANSWER, Number(at))
+  if (kind === 'twice') socket.write(CONTINUE + CONTINUE + ANSWER)
+  if (kind === 'endless') socket.write(`HTTP/1.1 100 ${'x'.repeat(5000)}`)
+  const header = `HTTP/1.1 200 OK\r\nContent-Length: ${CONTINUE.length}\r\n\r\n`
+  if (kind === 'body') await inTwo(socket, header + CONTINUE, header.length)
+}
+
+/** The first part is on its way before the second is written. */
+async function inTwo(socket: Socket, bytes: string, at: number): Promise<void> {
+  socket.write(bytes.slice(0, at))
+  for (let turn = 0; turn < 5; turn++) await setImmediate()
+  socket.write(bytes.slice(at))
+}
 
 test('a connection that is not accepted is given up when its time is over', async () => {
   const silent = await silentTlsServer()
@@ -26,22 +43,7 @@ describe('100 Continue that nobody asked for', () => {
   let sidecar: TestSidecar
 
   beforeAll(async () => {
-    provider = await faultServer(async (socket, { target }) => {
-      const [, kind, at] = target.split('/')
-      if (kind === 'split') {
-        const bytes = CONTINUE + ANSWER
-        socket.write(bytes.slice(0, Number(at)))
-        // on its way before the rest is written
-        for (let turn = 0; turn < 5; turn++) await setImmediate()
-        socket.write(bytes.slice(Number(at)))
-      } else if (kind === 'twice') socket.write(CONTINUE + CONTINUE + ANSWER)
-      else if (kind === 'endless') socket.write(`HTTP/1.1 100 ${'x'.repeat(5000)}`)
-      else if (kind === 'body') {
-        socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${CONTINUE.length}\r\n\r\n`)
-        for (let turn = 0; turn < 5; turn++) await setImmediate()
-        socket.write(CONTINUE)
-      }
-    })
+    provider = await faultServer((socket, { target }) => void answer(socket, target))
     sidecar = await testSidecar(`upstreams: { up: { baseUrl: "${provider.url}", retry: { attempts: 1 }, timeout: { response: 1s } } }`)
   })
   afterAll(async () => {
