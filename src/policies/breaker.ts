@@ -1,7 +1,8 @@
+import type { Readable } from 'node:stream'
 import type { Policy } from '../exchange/chain.ts'
 import type { Request } from '../exchange/message.ts'
 import { duration, integer, list, section, type Decoded } from '../exchange/options.ts'
-import { Problem, isProblem } from '../exchange/problem.ts'
+import { Problem, isProblem, type ProblemCode } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
 import { SharedRecord } from '../state/shared-record.ts'
 import type { Lock, Store } from '../state/store.ts'
@@ -36,11 +37,12 @@ export type Breaker = {
 export type BreakerState = { readonly kind: 'closed' } | { readonly kind: 'open'; readonly until?: number } | { readonly kind: 'half-open' }
 
 type Generation =
-  | { readonly kind: 'closed'; readonly circuit: Circuit; failures: number }
+  | { readonly kind: 'closed'; readonly circuit: Circuit; failures: number; successes: number }
   | { readonly kind: 'open'; readonly circuit: Circuit; readonly until: number; readonly pauseMs: number }
   | { readonly kind: 'half-open'; readonly circuit: Circuit; readonly pauseMs: number }
 
 const FAILURES = new Set([500, 502, 503, 504])
+const PROVIDERS_FAULTS: readonly ProblemCode[] = ['upstream-unreachable', 'upstream-protocol', 'upstream-timeout']
 // How long others are told to stay away while the one probe is under way.
 const PROBE_MS = 1000
 const PROBE_TURN_MS = 30_000
@@ -49,7 +51,7 @@ const PROBE_TURN_MS = 30_000
  * After `failures` consecutive failed attempts nothing is sent for `cooldown`, which doubles up to `maxCooldown` with
  * each probe that fails (lengthened by up to a quarter, never shortened); then exactly one probe goes through.
  *
- * Failures are 500, 502, 503, 504 and attempts that end without an answer; not 4xx, nor callers who leave or would not
+ * Failures are 500, 502, 503, 504 and attempts that end without a whole answer; not 4xx, nor callers who leave or would not
  * wait, nor our own refusals. Statuses in `openOn` open it at once. Only the probe can close it: answers to attempts from
  * before it opened change nothing. Kept in the store over restarts; replicas that share one open together and take turns
  * with the probe. Rejects with `breaker-open`.
@@ -69,7 +71,9 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     const lock = generation.kind === 'half-open' ? await takeTurn(generation) : undefined
     try {
       const response = await generation.circuit.fire({ ...request, objection: () => objection(generation, request) }, next)
+      const failuresBefore = generation.kind === 'closed' ? generation.failures : 0
       succeeded(generation)
+      if (response.body.kind === 'stream' && generation.kind === 'closed') watchBody(response.body.stream, generation, failuresBefore)
       return response
     } catch (error) {
       if (error instanceof FailedAnswer) {
@@ -92,7 +96,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   }
 
   function closed(): Generation {
-    return { kind: 'closed', circuit: circuit('closed', isFailure), failures: 0 }
+    return { kind: 'closed', circuit: circuit('closed', isFailure), failures: 0, successes: 0 }
   }
 
   /** Becomes the probe where it is time for one, refuses otherwise. */
@@ -118,8 +122,20 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
 
   function succeeded(generation: Generation): void {
     if (generation !== current) return
-    if (generation.kind === 'closed') generation.failures = 0
-    else close()
+    if (generation.kind === 'closed') {
+      generation.failures = 0
+      generation.successes += 1
+    } else close()
+  }
+
+  /** An answer that breaks off was no success after all: it goes on counting where it would have begun anew, unless another has succeeded meanwhile. */
+  function watchBody(body: Readable, generation: Generation & { kind: 'closed' }, failuresBefore: number): void {
+    const { successes } = generation
+    body.once('error', (error) => {
+      if (!isProblem(error, ...PROVIDERS_FAULTS)) return
+      if (generation.successes === successes) generation.failures += failuresBefore
+      failed(generation, false)
+    })
   }
 
   function failed(generation: Generation, atOnce: boolean): void {
@@ -213,7 +229,7 @@ function parse(value: unknown): { until: number; pauseMs: number } | undefined {
 
 /** Whether a failed attempt counts: the provider did not answer, and it was given the time it has by agreement. */
 function saysSomethingAboutTheProvider(error: unknown, request: Request): boolean {
-  if (!isProblem(error, 'upstream-unreachable', 'upstream-protocol', 'upstream-timeout')) return false
+  if (!isProblem(error, ...PROVIDERS_FAULTS)) return false
   if (!request.signal.aborted) return true
   // out of time as a whole: only where the limit is ours and the provider was the one we waited for
   return request.trace.sent && request.wishes.timeoutMs === undefined && request.wishes.waitMs === undefined

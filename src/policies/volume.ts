@@ -43,8 +43,10 @@ const MOST_KEYS = 20_000
 const OVERFLOW_KEY = '\0overflow'
 const EXAMINED_AT_ONCE = 32
 const LONGEST_KEY = 64
-// Real milliseconds by which one call may reach the provider later after it was sent than another.
+// Real milliseconds by which one call may reach the provider later after it was sent than another; allowed for in any case,
+// and for calls whose answer shows that it may have taken longer.
 const TRAVEL_MS = 100
+const LONGEST_TRAVEL_MS = 1000
 const LEAST_RETRY_AFTER_MS = 1000
 
 /**
@@ -72,12 +74,16 @@ export function volume(options: VolumeOptions, tools: UpstreamTools & { store: S
     if (objection !== undefined) throw objection
     if (account.line.length === 0 && slots > 0 && takes(account)) slots -= 1
     else await admitted(account, request)
+    const takenAt = clock.now()
     let response: Response
     try {
       response = await next(request)
     } catch (error) {
       release()
       throw error
+    } finally {
+      const arrivedBy = Math.min(clock.now(), takenAt + LONGEST_TRAVEL_MS / clock.realMs(1))
+      for (const quota of account.quotas) quota.arrived(takenAt, arrivedBy)
     }
     if (response.body.kind === 'stream' && !response.body.stream.closed) response.body.stream.once('close', release)
     else release()

@@ -148,7 +148,7 @@ function checkFraming(caller: Caller, { lengths, coding, expect }: Sayings): voi
 }
 
 function checkHost(caller: Caller, { host, hosts: count }: Sayings, hosts: ReadonlySet<string>): void {
-  if (host === undefined || count > 1) throw new Problem('bad-request', { detail: 'exactly one Host is needed' })
+  if (host === undefined || count > 1) throw new Problem('host-not-allowed', { status: 400, detail: 'exactly one Host is needed' })
   if (!isAllowedHost(host.toLowerCase(), hosts, caller.localPort)) {
     throw new Problem('host-not-allowed', { detail: 'this Host is not one of ours; add it to allowHosts if the app should use it' })
   }

@@ -50,7 +50,8 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
       refuseRequest(request.raw, reply.raw, new Problem('bad-request', { detail: 'the path contains an incomplete percent-encoding' }), tools)
     }
   })
-  for (const method of PROXIED_METHODS) if (!app.supportedMethods.includes(method)) app.addHttpMethod(method)
+  // bodies are not Fastify's, nor what a method asks of one: QUERY would be refused without a Content-Type it cannot see
+  for (const method of PROXIED_METHODS) app.addHttpMethod(method, { overrideExisting: true })
 
   for (const door of options.doors) {
     await app.register(httpProxy, {

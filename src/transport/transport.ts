@@ -1,11 +1,12 @@
 import type { Duplex } from 'node:stream'
-import { Pool, type Dispatcher } from 'undici'
+import { Pool, errors, type Dispatcher } from 'undici'
 import type { Send } from '../exchange/chain.ts'
 import { NO_BODY, type Body, type Request, type Response } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
 import type { UpstreamTools } from '../exchange/tools.ts'
 import { isNamed, type Fields } from '../http/fields.ts'
 import { AnswerStream } from './answer-stream.ts'
+import { connector } from './connector.ts'
 import { failureOf } from './failures.ts'
 
 export type TransportOptions = {
@@ -24,6 +25,9 @@ export type TransportOptions = {
 
 /** Sends attempts to one upstream. */
 export type Transport = { readonly send: Send; close(): Promise<void> }
+
+/** llhttp's words for a `Content-Length` beside a `Transfer-Encoding`. */
+const TWO_FRAMINGS = "Content-Length can't be present with Transfer-Encoding"
 
 /** Answers of known length up to here are read whole and travel as bytes. */
 const SMALL_ANSWER_BYTES = 64 * 1024
@@ -67,7 +71,7 @@ export function transport(options: TransportOptions, tools: UpstreamTools): Tran
       connections: options.connections,
       pipelining: 1,
       allowH2: false,
-      connect: { timeout: Math.max(1, clock.realMs(options.connectMs)), ...(options.ca === undefined ? {} : { ca: options.ca }), ...tls },
+      connect: connector({ connectMs: options.connectMs, tls: { ...(options.ca === undefined ? {} : { ca: options.ca }), ...tls } }, clock),
       // the timeout policy keeps time for header and body
       headersTimeout: 0,
       bodyTimeout: 0,
@@ -212,6 +216,8 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    // said of a trailer, once the header is over: the body is complete, and its length none of a trailer's business (RFC 9110 §6.5.1)
+    if (this.#chunks !== undefined && error instanceof errors.HTTPParserError && error.message.includes(TWO_FRAMINGS)) return this.onResponseEnd()
     this.#fail(this.#request.signal.aborted ? this.#request.signal.reason : failureOf(error))
   }
 

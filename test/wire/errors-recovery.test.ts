@@ -111,6 +111,28 @@ describe('when the provider says wait', () => {
     )
   })
 
+  test('a thousand who waited a minute are no herd when it is over', async () => {
+    const CALLERS = 1000
+    const SPEED = 20
+    let mostOpen = 0
+    const server = await provider((socket, _arrival, count) => {
+      mostOpen = Math.max(mostOpen, server.open())
+      if (count === 1) socket.write(answer('503 Service Unavailable', 'Retry-After: 60\r\n'))
+      // a herd would be here before the first of it is answered
+      else setTimeout(() => socket.write(FINE), 10)
+    })
+    const { dataUrl } = await started({ up: [server, 'retry: { attempts: 1 }'] }, { speed: SPEED })
+    expect(await call(`${dataUrl}/up/first`, { headers: { 'Attache-Timeout': '30s' } })).toMatchObject({ status: 503, code: undefined })
+    const outcomes = await Promise.all(Array.from({ length: CALLERS }, (_, i) => call(`${dataUrl}/up/${i}`)))
+    expect(outcomes.filter(({ status }) => status !== 200)).toEqual([])
+    expect(server.arrivals).toHaveLength(1 + CALLERS)
+    const times = server.arrivals.map(({ at }) => at - (server.arrivals[0]?.at ?? 0))
+    expect(times[1]).toBeGreaterThanOrEqual(60_000 / SPEED)
+    // the ramp of the gate: 100 ms on average before the first who follows, 5 before the last
+    expect((times[50] ?? 0) - (times[1] ?? 0)).toBeGreaterThanOrEqual(1000 / 2 / SPEED)
+    expect(mostOpen).toBeLessThan(CALLERS / 10)
+  })
+
   test('who cannot wait is told how long, at once, and the provider is left alone', async () => {
     const server = await provider((socket) => socket.write(answer('429 Too Many Requests', 'Retry-After: 30\r\n')))
     const { dataUrl } = await started({ up: [server, PATIENT] })

@@ -17,8 +17,6 @@ const SHORT_TIMEOUTS: Record<string, Record<string, string>> = matrix.shortTimeo
 const LADDER_MS = [50, 100]
 const SHORT_TIMEOUT_MS = 600
 const RETRY_AFTER_MS = 1000
-// undici looks at its connect timer twice a second only
-const CONNECT_LATE_MS = 1000
 // what the one process that plays all parts may add; what the machine takes from it does not count
 const TOLERANCE_MS = 3000
 
@@ -115,8 +113,7 @@ describe('over the whole matrix', () => {
 function longest(fault: string, expected: string): number {
   const attempts = Number(/(\d) attempts?$/.exec(expected)?.[1])
   const wait = fault.endsWith('Retry-After: 1') ? RETRY_AFTER_MS : Math.max(...LADDER_MS)
-  const late = fault === 'connection hangs' ? CONNECT_LATE_MS : 0
-  return attempts * (fault in SHORT_TIMEOUTS ? SHORT_TIMEOUT_MS + late : 0) + (attempts - 1) * wait
+  return attempts * (fault in SHORT_TIMEOUTS ? SHORT_TIMEOUT_MS : 0) + (attempts - 1) * wait
 }
 
 function ask(url: string, { method, fields = {}, bodyBytes = 0 }: Call): Promise<Outcome> {

@@ -32,6 +32,7 @@ export class Quota {
   readonly #key: string
   readonly #rate: Rate
   readonly #tools: Pick<Tools, 'clock' | 'report'> & { store: Store }
+  readonly #guardMs: number
   readonly #spanMs: number
   readonly #window: Window
   #past: Epoch[] = []
@@ -47,6 +48,7 @@ export class Quota {
     this.#key = key
     this.#rate = rate
     this.#tools = tools
+    this.#guardMs = guardMs
     this.#spanMs = rate.windowMs + guardMs
     this.#window = new Window(rate, guardMs)
     this.#epoch = this.#epochAt(tools.clock.now())
@@ -63,6 +65,12 @@ export class Quota {
     this.#window.record(now)
     // ahead of need, where there is something to be had; small limits are not worth a unit that may go to waste
     if (this.#block > 1 && this.#inHand * 2 < this.#block && this.#refilling === undefined && this.freeAt(now, this.#inHand + 1) <= now) void this.refill(1)
+  }
+
+  /** A unit taken at `takenAt` reached the provider by `arrivedBy` at the latest: later than allowed for, it counts from then on. */
+  arrived(takenAt: number, arrivedBy: number): void {
+    const by = Math.min(arrivedBy, takenAt + this.#rate.windowMs)
+    if (by - takenAt > this.#guardMs) this.#window.postpone(takenAt, by)
   }
 
   /** Clock time from which on `units` more can be taken, as far as is known here; now where they can be already. */

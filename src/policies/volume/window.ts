@@ -32,14 +32,24 @@ export class Window {
   }
 
   record(now: number): void {
-    const number = Math.floor(now / this.#widthMs)
-    const last = this.#numbers.length - 1
-    if (last >= 0 && this.#numbers[last] === number) this.#counts[last] = (this.#counts[last] as number) + 1
+    const number = this.#numberAt(now)
+    let after = this.#numbers.length
+    while (after > 0 && (this.#numbers[after - 1] as number) > number) after -= 1
+    if (after > 0 && this.#numbers[after - 1] === number) this.#counts[after - 1] = (this.#counts[after - 1] as number) + 1
     else {
-      this.#numbers.push(number)
-      this.#counts.push(1)
+      this.#numbers.splice(after, 0, number)
+      this.#counts.splice(after, 0, 1)
     }
     this.#used += 1
+  }
+
+  /** What was recorded at `from` may have arrived as late as `to`, and counts from then on; nothing where it has left already. */
+  postpone(from: number, to: number): void {
+    const index = this.#numbers.indexOf(this.#numberAt(from))
+    if (index === -1) return
+    this.#counts[index] = (this.#counts[index] as number) - 1
+    this.#used -= 1
+    this.record(to)
   }
 
   /** The longest a unit stays. */
@@ -50,6 +60,10 @@ export class Window {
   /** When what is in it leaves, soonest first. */
   *leaving(): Generator<Leaving> {
     for (let i = 0; i < this.#numbers.length; i++) yield { at: this.#endOf(i) + this.#spanMs, count: this.#counts[i] as number }
+  }
+
+  #numberAt(at: number): number {
+    return Math.floor(at / this.#widthMs)
   }
 
   #endOf(index: number): number {

@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { PassThrough } from 'node:stream'
+import { describe, expect, test } from 'vitest'
 import type { Send } from '../../../src/exchange/chain.ts'
 import type { Event } from '../../../src/exchange/events.ts'
 import type { Request, Response } from '../../../src/exchange/message.ts'
@@ -97,6 +98,53 @@ test.each(['volume-exhausted', 'token-unavailable', 'draining', 'internal'] as c
   const { attempt, theBreaker } = setup({ options: { failures: 1 } })
   await attempt(code)
   expect(theBreaker.state()).toEqual({ kind: 'closed' })
+})
+
+describe('an answer whose body breaks off', () => {
+  /** An answer of which only the header has come. */
+  async function begun(on: ReturnType<typeof setup>): Promise<PassThrough> {
+    const stream = new PassThrough()
+    const settled = on.theBreaker.policy(requestTo('GET', '/'), on.remote.send)
+    await settle()
+    on.remote.answer({ status: 200, fields: [], body: { kind: 'stream', stream, sizeBytes: undefined }, source: 'upstream' })
+    await settled
+    return stream.on('error', () => {})
+  }
+  async function breakOff(stream: PassThrough, reason: Error = new Problem('upstream-unreachable')): Promise<void> {
+    stream.destroy(reason)
+    await settle()
+  }
+
+  test('is a failure like any other', async () => {
+    const on = setup()
+    for (let i = 0; i < 3; i++) await breakOff(await begun(on))
+    expect(on.theBreaker.state().kind).toBe('open')
+  })
+
+  test('goes on counting where it seemed to begin anew', async () => {
+    const on = setup()
+    await on.attempt(500)
+    const stream = await begun(on)
+    await on.attempt(500)
+    await breakOff(stream)
+    expect(on.theBreaker.state().kind).toBe('open')
+  })
+
+  test('does not count together with failures from before another success', async () => {
+    const on = setup()
+    await on.attempt(500)
+    await on.attempt(500)
+    const stream = await begun(on)
+    await on.attempt(200)
+    await breakOff(stream)
+    expect(on.theBreaker.state().kind).toBe('closed')
+  })
+
+  test('because its reader has left says nothing about the provider', async () => {
+    const on = setup()
+    for (let i = 0; i < 4; i++) await breakOff(await begun(on), new CallerGone())
+    expect(on.theBreaker.state().kind).toBe('closed')
+  })
 })
 
 test('a caller who leaves, or would not wait as long as agreed, says nothing about the provider', async () => {

@@ -48,6 +48,18 @@ test('what is agreed goes through at once, the rest waits for its time', async (
   expect(events.filter((event) => event.kind === 'queue').map((event) => event.length)).toEqual([1, 2, 3, 4, 5, 4, 3, 2, 1, 0])
 })
 
+test('a call that may have arrived as late as its answer says counts from then on', async () => {
+  const { clock, send, sentAt } = setup({ limits: [limit(2, 10_000)] })
+  const slow = (ms: number) => async () => (await clock.sleep(ms), answerOf(200))
+  const callers = [send(undefined, slow(700)), send(undefined, slow(50)), send(), send()]
+  await clock.advance(20_000)
+  await Promise.all(callers)
+  // the first arrived when it was answered at the latest; the second soon enough for the allowance
+  expect(sentAt[2]).toBeLessThan(10_400)
+  expect(sentAt[3]).toBeGreaterThanOrEqual(10_700)
+  expect(sentAt[3]).toBeLessThan(11_200)
+})
+
 test('first come, first served', async () => {
   const { clock, policy } = setup({ limits: [limit(2, 1000)] })
   const order: number[] = []

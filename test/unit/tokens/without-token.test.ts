@@ -14,6 +14,11 @@ describe('a credential without a token', () => {
     expect(one.source.status().state).toBe('static')
   })
 
+  test('a static value with its scheme is a secret without it too', async () => {
+    const one = await opened({ grant: 'static', header: 'Authorization', value: 'Bearer l1ve-token' })
+    expect((await one.authorize()).secrets).toEqual(['Bearer l1ve-token', 'l1ve-token'])
+  })
+
   test('static may have a prefix, or stand in the query', async () => {
     expect((await (await opened({ grant: 'static', header: 'Authorization', prefix: 'ApiKey ', value: 'v4lue-1' })).authorize()).fields).toEqual([
       'Authorization',
