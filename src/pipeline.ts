@@ -14,6 +14,7 @@ import { notices } from './policies/notices.ts'
 import { retry } from './policies/retry.ts'
 import { timeout } from './policies/timeout.ts'
 import { volume, volumeKey } from './policies/volume.ts'
+import type { SecondTier } from './state/second-tier.ts'
 import type { Store } from './state/store.ts'
 import type { Credentials } from './tokens/source.ts'
 import type { Transport } from './transport/transport.ts'
@@ -24,6 +25,8 @@ export type PipelineTools = UpstreamTools & {
   readonly transport: Transport
   /** Seals answers that are kept in the state. */
   readonly sealKey: Buffer
+  /** Where replicas share cached answers, if anywhere. */
+  readonly secondTier?: SecondTier | undefined
   /** Outermost of all: background operations and the polling broker (`operations/`). */
   readonly operations: Policy
 }
@@ -46,7 +49,7 @@ const ONLY_FOR_ANSWERS = new Set(['operations', 'idempotency', 'cache', 'retry']
  */
 export function pipeline(options: UpstreamOptions, tools: PipelineTools): Pipeline {
   const theBreaker = breaker(options.breaker, tools)
-  const theCache = cache(options.cache, { ...tools, baseUrl: options.baseUrl, identityOf })
+  const theCache = cache(options.cache, { ...tools, baseUrl: options.baseUrl, scope: JSON.stringify(options), settleMs: options.async.settle, identityOf })
 
   function identityOf(credential: string | undefined, target: string): string {
     return credential === undefined ? '' : (tools.credentials.get(credential)?.identity(target) ?? credential)

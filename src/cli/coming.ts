@@ -1,10 +1,7 @@
 import type { Command } from 'commander'
 import { configCommand } from './options.ts'
 
-const COMING: readonly (readonly [name: string, description: string])[] = [
-  ['audit', 'clause by clause: kept, broken, unproven or for a person'],
-  ['report', 'measured volumes, savings and compliance for the provider']
-]
+const COMING: readonly (readonly [name: string, description: string])[] = [['audit', 'clause by clause: kept, broken, unproven or for a person']]
 
 /** Commands whose capability is still to come: they say so and end with 1, whatever their arguments. */
 export function addComingCommands(program: Command): void {

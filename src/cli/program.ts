@@ -9,6 +9,7 @@ import { addKeysCommands } from './keys.ts'
 import { addLoginCommand } from './login.ts'
 import { addRunCommand } from './run.ts'
 import { addSandboxCommand } from './sandbox.ts'
+import { addReportCommand } from './volumes.ts'
 
 /** Wrong usage, as against a config that was refused (1). */
 const USAGE = 2
@@ -47,6 +48,7 @@ function commandLine(): Command {
   addExplainCommand(program)
   addKeysCommands(program)
   addLoginCommand(program)
+  addReportCommand(program)
   addSandboxCommand(program)
   addComingCommands(program)
   return program

@@ -9,6 +9,7 @@ import { nearest } from './findings.ts'
 import { networkIssues } from './network-rules.ts'
 import { credentialNames } from './precedence.ts'
 import type { Config, UpstreamOptions } from './schema.ts'
+import { credentialSecrets } from './secret-source.ts'
 import { upstreamIssues } from './upstream-rules.ts'
 import { at, type Path } from './walk.ts'
 
@@ -41,6 +42,7 @@ export function ruleIssues(config: Config, context: RuleContext): RuleFindings {
     ...authorityIssues(config, context.wallNow()),
     ...Object.entries(config.upstreams).flatMap(([name, upstream]) => upstreamIssues(name, upstream)),
     ...credentialIssues(config, context),
+    ...secondTierIssues(config, context),
     ...judged.flatMap((found) => found.issues)
   ]
   return { issues, warnings: [...unusedCredentials(config, context), ...uncoveredPaths(config), ...judged.flatMap((found) => found.warnings)] }
@@ -56,6 +58,22 @@ function nameIssues(written: unknown): Issue[] {
         message: name === 'none' ? 'none means no credential, choose another name' : 'a name has letters, digits, - and _, and begins with a letter or digit'
       }))
   )
+}
+
+/** Replicas find each other's answers in one Redis, and need a key in common to read them. */
+function secondTierIssues(config: Config, { broken }: RuleContext): Issue[] {
+  // said already
+  if (broken.some(([top]) => top === 'state' || top === 'stateKey' || top === 'credentials')) return []
+  const hasKey = config.stateKey !== undefined || credentialSecrets(config.credentials).length > 0
+  const message = /^rediss?:/.test(config.state)
+    ? hasKey
+      ? undefined
+      : 'needs stateKey: there is no secret in credentials from which replicas could derive the same key'
+    : 'needs state: redis://HOST:PORT/DB, where replicas find the answers'
+  if (message === undefined) return []
+  return Object.entries(config.upstreams)
+    .filter(([, { cache }]) => cache.secondTier)
+    .map(([name]) => ({ path: ['upstreams', name, 'cache', 'secondTier'], message }))
 }
 
 // sent without a credential, which is hardly ever what was meant

@@ -115,3 +115,14 @@ function isJson(text: string): boolean {
 function count(text: string, part: string): number {
   return text.split(part).length - 1
 }
+
+/** Every secret of every credential, in a stable order. */
+export function credentialSecrets(credentials: Readonly<Record<string, object>>): SecretSource[] {
+  return Object.entries(credentials)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .flatMap(([, credential]) => Object.values(credential).filter(isSecretSource))
+}
+
+function isSecretSource(value: unknown): value is SecretSource {
+  return typeof value === 'object' && value !== null && 'reference' in value && 'read' in value
+}

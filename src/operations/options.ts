@@ -13,6 +13,7 @@ export const asyncOptions = section(
       },
       {}
     ),
+    settle: duration('How long what a 201 or 202 points to may be missing: until then its absence is not kept as an answer', '5m'),
     deadline: duration('A background operation that has not ended by then is given up', '24h'),
     keep: duration('How long its outcome can be fetched', '24h'),
     operations: integer('Background operations under way and outcomes kept, together', { minimum: 0 }, 1000),

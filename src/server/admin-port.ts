@@ -13,9 +13,10 @@ export type Operator = {
   isReady(): boolean
   metrics(): Promise<{ text: string; contentType: string }>
   status(): Record<string, unknown>
+  report(): Promise<unknown>
   explain(method: string, path: string): unknown
   /** Drops stored answers; undefined where the upstream is unknown. Without an upstream, of all of them. */
-  purgeCache(upstream: string | undefined, prefix: string): number | undefined
+  purgeCache(upstream: string | undefined, prefix: string): Promise<number | undefined>
   /** Ends a latch or pause of a credential and gets another token. False where it has none to renew; rejects with a `Problem`. */
   renewCredential(credential: string): Promise<boolean>
   /** False where the upstream is unknown. */
@@ -63,13 +64,14 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
     return reply.type(contentType).send(text)
   })
   app.get('/api/status', async () => operator.status())
+  app.get('/api/report', async () => operator.report())
   app.post('/api/explain', async (request) => {
     const { method, path } = textMembers(request.body, ['method', 'path'])
     return operator.explain(method.toUpperCase(), path)
   })
   app.delete('/api/cache', async (request) => {
     const query = new URLSearchParams(request.url.split('?')[1] ?? '')
-    const dropped = operator.purgeCache(query.get('upstream') ?? undefined, query.get('prefix') ?? '/')
+    const dropped = await operator.purgeCache(query.get('upstream') ?? undefined, query.get('prefix') ?? '/')
     if (dropped === undefined) throw new Problem('unknown-upstream', { detail: 'no upstream has this name' })
     return { dropped }
   })

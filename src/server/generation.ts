@@ -3,6 +3,7 @@ import type { Config } from '../config/schema.ts'
 import type { Policy } from '../exchange/chain.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { VERSION } from '../package.ts'
+import { openSecondTier } from '../state/open-store.ts'
 import type { Store } from '../state/store.ts'
 import { openCredentials } from '../tokens/credentials.ts'
 import { watchExpiry, type ExpiryWatch } from '../tokens/keys/watch-expiry.ts'
@@ -37,7 +38,10 @@ export const MAIN_PORT = '/'
 export async function openGeneration(config: Config, parts: GenerationParts): Promise<Generation> {
   const credentials = await openCredentials(config.credentials, { ...parts, version: VERSION, tokenFetch: tokenFetch() })
   const expiry: ExpiryWatch = watchExpiry(credentials, parts)
-  const upstreams = new Map(Object.entries(config.upstreams).map(([name, upstream]) => [name, openUpstream(name, upstream, config, { ...parts, credentials })]))
+  const wantsTier = Object.values(config.upstreams).some((upstream) => upstream.cache.secondTier)
+  const secondTier = wantsTier ? await openSecondTier(config.state, parts) : undefined
+  const common = { ...parts, credentials, secondTier }
+  const upstreams = new Map(Object.entries(config.upstreams).map(([name, upstream]) => [name, openUpstream(name, upstream, config, common)]))
   const check = checks({ ...config, headerCount: config.limits.headerCount })
 
   function port(doors: readonly Door[]): Promise<DataPort> {
@@ -57,6 +61,7 @@ export async function openGeneration(config: Config, parts: GenerationParts): Pr
     async close() {
       await Promise.allSettled([...ports.values()].map((each) => each.close()))
       await Promise.allSettled([...upstreams.values()].map((upstream) => upstream.close()))
+      await secondTier?.close()
       expiry.close()
       await credentials.close()
     }

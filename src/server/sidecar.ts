@@ -3,11 +3,11 @@ import { explain } from '../config/explain.ts'
 import { formatFinding } from '../config/findings.ts'
 import type { LoadResult } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
+import { credentialSecrets } from '../config/secret-source.ts'
 import { systemClock, systemRandom, type Clock } from '../exchange/clock.ts'
 import type { Event } from '../exchange/events.ts'
 import type { ListenAddress } from '../exchange/options.ts'
 import { Problem } from '../exchange/problem.ts'
-import type { SecretSource } from '../exchange/secret.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { operations } from '../operations/operations.ts'
 import { VERSION } from '../package.ts'
@@ -24,6 +24,7 @@ import { MAIN_PORT, openGeneration, type Generation } from './generation.ts'
 import { httpServer, isWebsocket, refuse, type Handler } from './http-server.ts'
 import { affordableConnections, closed, isLoopback, listen, urlOf } from './listeners.ts'
 import { localAnswer } from './local-answer.ts'
+import { volumes } from './volumes.ts'
 
 export type SidecarOptions = {
   /** Scaled seconds per real second. */
@@ -56,7 +57,11 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
 
   const door = doorkeeper(clock)
   const store = await openStore(first.config.state, tools)
-  const sealKey = answerKey(first.config.state, { stateKey: first.config.stateKey?.read().reveal(), credentials: secretsOf(first.config) }, report)
+  const sealKey = answerKey(
+    first.config.state,
+    { stateKey: first.config.stateKey?.read().reveal(), credentials: credentialSecrets(first.config.credentials).map((source) => source.read().reveal()) },
+    report
+  )
   const downstream = downstreamTools()
   const background = operations({
     ...tools,
@@ -138,9 +143,22 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       isReady: () => !door.isDraining(),
       metrics: async () => ({ text: await counters.text(), contentType: counters.contentType }),
       status,
+      report: async () =>
+        volumes({
+          version: VERSION,
+          speed: options.speed,
+          startedAt,
+          now: clock.wallNow(),
+          upstreams: [...current.upstreams.values()],
+          credentials: current.credentials.all().map((source) => source.name),
+          metrics: await counters.text()
+        }),
       explain: (method, path) => explain(current.config, method, path),
-      purgeCache(upstream, prefix) {
-        if (upstream === undefined) return [...current.upstreams.values()].reduce((sum, each) => sum + each.pipeline.cache.purge(prefix), 0)
+      async purgeCache(upstream, prefix) {
+        if (upstream === undefined) {
+          const dropped = await Promise.all([...current.upstreams.values()].map((each) => each.pipeline.cache.purge(prefix)))
+          return dropped.reduce((sum, each) => sum + each, 0)
+        }
         return current.upstreams.get(upstream)?.pipeline.cache.purge(prefix)
       },
       async renewCredential(name) {
@@ -259,16 +277,4 @@ function loaded(result: LoadResult): Extract<LoadResult, { kind: 'loaded' }> {
 function needingRestart(before: Config, after: Config): string[] {
   const fixed = ['listen', 'admin', 'state', 'limits', 'log'] as const
   return fixed.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(after[key]))
-}
-
-/** Every secret of every credential, in a stable order. */
-function secretsOf(config: Config): string[] {
-  return Object.entries(config.credentials)
-    .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .flatMap(([, credential]) => Object.values(credential).filter(isSecretSource))
-    .map((source) => source.read().reveal())
-}
-
-function isSecretSource(value: unknown): value is SecretSource {
-  return typeof value === 'object' && value !== null && 'reference' in value && 'read' in value
 }

@@ -7,6 +7,7 @@ import { looselyRead } from '../http/target.ts'
 import type { Fields } from '../http/fields.ts'
 import { VERSION } from '../package.ts'
 import { pipeline, type Pipeline } from '../pipeline.ts'
+import type { SecondTier } from '../state/second-tier.ts'
 import type { Store } from '../state/store.ts'
 import type { Credentials } from '../tokens/source.ts'
 import { transport } from '../transport/transport.ts'
@@ -27,6 +28,7 @@ export type UpstreamParts = Tools & {
   readonly store: Store
   readonly credentials: Credentials
   readonly sealKey: Buffer
+  readonly secondTier: SecondTier | undefined
   readonly operationsOf: (upstream: string) => Policy
 }
 

@@ -3,6 +3,7 @@ import type { Clock } from '../exchange/clock.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { memoryStore } from './memory.ts'
 import { redisBackend } from './redis.ts'
+import { redisSecondTier, type SecondTier } from './second-tier.ts'
 import { sqliteBackend } from './sqlite.ts'
 import { withStandIn } from './stand-in.ts'
 import type { Store } from './store.ts'
@@ -22,6 +23,11 @@ export async function openStore(location: string, tools: Tools): Promise<Store> 
   }
   const url = redisUrl(location)
   return withStandIn('redis', (lost, attempt) => redisBackend(url, scope, tools, lost, attempt), tools)
+}
+
+/** Opens the place beside the state where replicas share cached answers; undefined where the state is no Redis. Never rejects. */
+export async function openSecondTier(location: string, tools: Tools): Promise<SecondTier | undefined> {
+  return location.startsWith('redis') ? redisSecondTier(redisUrl(location), scopeOf(tools.clock), tools) : undefined
 }
 
 function redisUrl(location: string): URL {

@@ -30,7 +30,7 @@ export function background(
   const upstream: OperationsUpstream = {
     door: { base: new URL('https://api.test/base/'), prefix: '/acme', credentialOf: () => 'key', operationOf: () => 'other', send: (request) => send(request) },
     options: {
-      async: { poll, deadline: 86_400_000, keep: 86_400_000, operations: 1000, maxBytes: 64 * 1024 * 1024, ...parts.async },
+      async: { poll, settle: 300_000, deadline: 86_400_000, keep: 86_400_000, operations: 1000, maxBytes: 64 * 1024 * 1024, ...parts.async },
       retry: { attempts: 3, backoff: [10_000, 30_000, 60_000], on: [408, 425, 429, 500, 502, 503, 504], routes: [], never: [], ...parts.retry },
       timeout: { total: 150_000 }
     }

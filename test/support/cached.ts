@@ -4,6 +4,7 @@ import { field } from '../../src/http/fields.ts'
 import { httpDate } from '../../src/http/http-date.ts'
 import { cache, type Cache, type CacheOptions } from '../../src/policies/cache/cache.ts'
 import { memoryStore } from '../../src/state/memory.ts'
+import type { SecondTier } from '../../src/state/second-tier.ts'
 import { testClock, type TestClock } from './clock.ts'
 import { answerOf, reports, requestTo } from './policy-call.ts'
 
@@ -30,20 +31,50 @@ export const CACHE_DEFAULTS: CacheOptions = {
   maxEntryBytes: 1024 * 1024,
   negative: {},
   staleWhileRevalidate: 0,
+  secondTier: false,
   vary: ['Accept', 'Accept-Language'],
   rules: []
 }
 
-export type CachedSetup = Partial<CacheOptions> & { baseUrl?: string; identityOf?: (credential: string | undefined, target: string) => string }
+export type CachedSetup = Partial<CacheOptions> & {
+  baseUrl?: string
+  identityOf?: (credential: string | undefined, target: string) => string
+  settleMs?: number
+  /** What replicas share, and what they must have in common to do so. */
+  tier?: SecondTier
+  sealKey?: Buffer
+  scope?: string
+}
 
-export function cached({ baseUrl = 'http://origin.test/api/', identityOf = (credential) => credential ?? '', ...options }: CachedSetup = {}): Cached {
+export function cached(setup: CachedSetup = {}): Cached {
+  const {
+    baseUrl = 'http://origin.test/api/',
+    identityOf = (credential) => credential ?? '',
+    settleMs = 300_000,
+    tier,
+    sealKey = Buffer.alloc(32),
+    scope = '',
+    ...options
+  } = setup
   const clock = testClock()
   const { events, report } = reports()
   const calls: Request[] = []
   let answers: Parameters<Cached['origin']> = [{}]
   const room = cache(
     { ...CACHE_DEFAULTS, ...options },
-    { clock, random: () => 0.5, report, upstream: 'acme', store: memoryStore({ clock }), baseUrl, identityOf }
+    {
+      clock,
+      random: () => 0.5,
+      report,
+      upstream: 'acme',
+      store: memoryStore({ clock }),
+      secondTier: tier,
+      sealKey,
+      scope,
+      settleMs,
+      baseUrl,
+      identityOf
+    }
   )
 
   async function next(request: Request): Promise<Response> {

@@ -1,5 +1,4 @@
 import type { Policy, Send } from '../../exchange/chain.ts'
-import type { Event } from '../../exchange/events.ts'
 import type { Request, Response } from '../../exchange/message.ts'
 import { Problem } from '../../exchange/problem.ts'
 import type { UpstreamTools } from '../../exchange/tools.ts'
@@ -9,21 +8,32 @@ import { field } from '../../http/fields.ts'
 import { reuse, type StaleWindows, type Verdict } from '../../http/freshness.ts'
 import { referencedTarget } from '../../http/reference.ts'
 import { selects } from '../../http/vary.ts'
+import type { SecondTier } from '../../state/second-tier.ts'
 import type { Store } from '../../state/store.ts'
+import { advisor, type Advice } from './advisor.ts'
 import { ageMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
-import { changes } from './changes.ts'
+import { changes, referenced } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
 import { flights, type Outcome } from './flights.ts'
+import { eventsOf } from './happened.ts'
 import { headKey, keys } from './keys.ts'
 import type { CacheOptions } from './options.ts'
+import { sharedAnswers } from './second-tier.ts'
 import { hitStatus, serve, serveHit } from './serving.ts'
 import { answerStore } from './store.ts'
+import { tiered } from './tiered.ts'
 
 export { cacheOptions, type CacheOptions } from './options.ts'
 
 export type CacheTools = UpstreamTools & {
   readonly store: Store
+  /** Where answers are shared if `secondTier` says so, how they are sealed there, and what only equals may share: all that decides answers. */
+  readonly secondTier?: SecondTier | undefined
+  readonly sealKey: Buffer
+  readonly scope: string
+  /** How long a thing just announced by a 201 or 202 may be missing without that being news. */
+  readonly settleMs: number
   /** The upstream's base URL: which references in answers are on the provider's own host. */
   readonly baseUrl?: string
   /** The identity of the credential that would serve this target; part of every key. */
@@ -33,16 +43,16 @@ export type CacheTools = UpstreamTools & {
 /** A cache policy with the handles the admin API needs. */
 export type Cache = {
   readonly policy: Policy
-  /** Drops stored answers whose target begins with the prefix; gives how many. */
-  purge(prefix: string): number
+  /** Drops stored answers whose target begins with the prefix, and all in the second tier; gives how many were stored here. */
+  purge(prefix: string): Promise<number>
+  /** Which lifetimes would be worth having, by what was measured since the cache began. */
+  advice(): readonly Advice[]
   readonly bytes: number
   readonly entries: number
 }
 
 /** Methods that change nothing (RFC 9110 §9.2.1 and the registry); any other one is taken to change its target. */
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PROPFIND', 'REPORT', 'SEARCH', 'QUERY'])
-// How long a thing just announced by a 201 or 202 may be missing without that being news.
-const SETTLING_MS = 300_000
 // A validation in the background has no caller with a deadline.
 const BACKGROUND_MS = 120_000
 
@@ -56,12 +66,16 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   const { mode } = options
   const windows: StaleWindows = { ifErrorMs: options.staleIfError, whileRevalidateMs: options.staleWhileRevalidate }
   const base = tools.baseUrl === undefined ? undefined : new URL(tools.baseUrl)
-  const store = answerStore(options.maxBytes)
   const recent = changes()
   const { keyOf, flightKeyOf } = keys(options, tools.identityOf)
-  const exchange = exchanger(options, { ...tools, store, changes: recent, onStored: reportSize })
-  const underWay = flights(exchange, clock)
+  const tier = options.secondTier ? tools.secondTier : undefined
+  const shared = tier === undefined ? undefined : sharedAnswers(options, { ...tools, tier, flightKeyOf })
+  const store = answerStore(options.maxBytes, (target) => void shared?.drop(target))
+  const inner = { ...tools, store, changes: recent, onStored: reportSize }
+  const exchange = exchanger(options, inner)
+  const underWay = flights(shared === undefined ? exchange : tiered(exchange, shared, options, inner), clock)
   const happened = eventsOf(upstream)
+  const counsel = advisor(clock)
 
   async function cache(request: Request, next: Send): Promise<Response> {
     const isReading = request.method === 'GET' || request.method === 'HEAD'
@@ -130,7 +144,12 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     // a flight that fails takes its own caller with it, nobody else: the others get one more try together
     for (let tries = 0; tries < 2; tries++) {
       const flight = underWay.get(flightKey)
-      if (flight === undefined) return underWay.isUnshared(flightKey, clock.now()) ? alone(enquiry, held) : lead(enquiry, flightKey, held)
+      if (flight === undefined) {
+        const isUnshared = underWay.isUnshared(flightKey, clock.now())
+        const response = await (isUnshared ? alone(enquiry, held) : lead(enquiry, flightKey, held))
+        counsel.saw(request.operation, flightKey, response)
+        return response
+      }
       let outcome: Outcome
       try {
         outcome = await flight.join(request.signal)
@@ -156,14 +175,21 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   async function lead(enquiry: Enquiry, flightKey: string, found: Found | undefined): Promise<Response> {
     const { request, next } = enquiry
-    report(happened.miss)
+    const situation = situationOf(enquiry, found)
+    // where there is a second tier, it tells
+    if (shared === undefined) report(happened.miss)
     try {
-      const response = await underWay.lead(request, next, flightKey, situationOf(enquiry, found))
+      const response = await underWay.lead(request, next, flightKey, shared === undefined ? situation : { ...situation, onLooked })
       announced(request, response)
       return response
     } catch (error) {
       return staleInstead(error, enquiry, found)
     }
+  }
+
+  function onLooked(isFound: boolean): void {
+    report(isFound ? happened.hit : happened.miss)
+    if (isFound) report(happened.avoided)
   }
 
   /** A caller whose time is up while it waits for others may have to do with the stale answer. */
@@ -216,12 +242,13 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
       response = await next(request)
     } catch (error) {
       // it may have been carried out all the same
-      if (isUnsafe && request.trace.sent) changed(request.target)
+      if (isUnsafe && request.trace.sent) await changed(request.target)
       throw error
     }
     if (isUnsafe && response.status < 400) {
-      changed(request.target)
-      for (const target of referenced(request, response, base)) changed(target)
+      const told = Promise.all([request.target, ...referenced(request, response, base)].map(async (target) => changed(target)))
+      // a stream must not be left without a reader
+      if (response.body.kind !== 'stream') await told
     }
     announced(request, response)
     const marked = { ...response, cacheStatus: forwarded('method', { status: response.status }) }
@@ -237,13 +264,15 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */
   function announced(request: Request, response: Response): void {
     if (response.status !== 201 && response.status !== 202) return
-    for (const target of referenced(request, response, base)) changed(target, clock.now() + SETTLING_MS)
+    for (const target of referenced(request, response, base)) void changed(target, clock.now() + tools.settleMs)
   }
 
-  function changed(target: string, settlesAt?: number): void {
+  /** Settles when replicas know it too, as far as they share answers. */
+  function changed(target: string, settlesAt?: number): Promise<void> | undefined {
     recent.mark(target, settlesAt)
     underWay.closeTarget(target)
     if (store.dropTarget(target) > 0) reportSize()
+    return shared?.drop(target)
   }
 
   function reportSize(): void {
@@ -252,13 +281,15 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   return {
     policy: cache,
-    purge(prefix) {
+    async purge(prefix) {
       recent.markAll()
       underWay.closePrefix(prefix)
       const dropped = store.purge(prefix)
       if (dropped > 0) reportSize()
+      await shared?.dropAll()
       return dropped
     },
+    advice: counsel.advice,
     get bytes() {
       return store.bytes
     },
@@ -273,24 +304,3 @@ type Enquiry = { readonly request: Request; readonly next: Send; readonly asked:
 
 /** A stored answer, and what may be done with it. */
 type Found = { readonly answer: StoredAnswer; readonly verdict: Verdict; readonly ageMs: number }
-
-// Reported for nearly every request, so always the same objects.
-function eventsOf(upstream: string) {
-  return {
-    hit: { kind: 'cache', upstream, result: 'hit' },
-    miss: { kind: 'cache', upstream, result: 'miss' },
-    stale: { kind: 'cache', upstream, result: 'stale' },
-    collapsed: { kind: 'cache', upstream, result: 'collapsed' },
-    bypass: { kind: 'cache', upstream, result: 'bypass' },
-    avoided: { kind: 'call-avoided', upstream, reason: 'cache' },
-    avoidedStale: { kind: 'call-avoided', upstream, reason: 'stale' },
-    avoidedCollapsed: { kind: 'call-avoided', upstream, reason: 'collapsed' }
-  } as const satisfies Record<string, Event>
-}
-
-/** The targets of this upstream an answer points to: candidates for invalidation (RFC 9111 §4.4). */
-function referenced(request: Request, response: Response, base: URL | undefined): string[] {
-  return [field(response.fields, 'location'), field(response.fields, 'content-location')].flatMap((reference) => {
-    return (reference === undefined ? undefined : referencedTarget(reference, request.target, base)) ?? []
-  })
-}

@@ -1,4 +1,7 @@
 import { LRUCache } from 'lru-cache'
+import type { Request, Response } from '../../exchange/message.ts'
+import { field } from '../../http/fields.ts'
+import { referencedTarget } from '../../http/reference.ts'
 
 /**
  * What is known to have changed at the provider, so that an answer that was under way at the time is not stored after it:
@@ -48,4 +51,11 @@ export function changes(): Changes {
     since: (target, earlier) => horizon > earlier || (marks.peek(target)?.point ?? 0) > earlier,
     isSettling: (target, clockNow) => (marks.peek(target)?.settlesAt ?? 0) > clockNow
   }
+}
+
+/** The targets of this upstream an answer points to: candidates for invalidation (RFC 9111 §4.4). */
+export function referenced(request: Request, response: Response, base: URL | undefined): string[] {
+  return [field(response.fields, 'location'), field(response.fields, 'content-location')].flatMap((reference) => {
+    return (reference === undefined ? undefined : referencedTarget(reference, request.target, base)) ?? []
+  })
 }

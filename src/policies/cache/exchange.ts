@@ -29,6 +29,10 @@ export type Situation = {
   readonly reason: ForwardReason
   /** The flight others may have joined; undefined where the one who asks is alone. */
   readonly flight?: Signal
+  /** Told whether the second tier has a fresh answer, before anything else is done. */
+  readonly onLooked?: (isFound: boolean) => void
+  /** Told of the answer where it comes into the store. */
+  readonly onKept?: (answer: StoredAnswer) => void
 }
 
 export type Exchanged = {
@@ -113,7 +117,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
       return { response: substitute(held, request, asked, met), shared: undefined, met }
     }
     if (status === 401 || status === 403) {
-      for (const key of bothKeys(situation.key)) store.dropKey(key)
+      for (const key of bothKeys(situation.key)) store.dropKey(key, request.target)
       tools.onStored()
     }
     return kept(response, request, situation, journey, asking !== undefined)
@@ -159,6 +163,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     const updated = withBody(draft, held.body)
     if (!changes.since(updated.target, journey.point)) {
       store.replace(held, updated)
+      situation.onKept?.(updated)
       refreshTwins(updated, newer, ageing, request, situation, journey)
       tools.onStored()
     }
@@ -192,22 +197,23 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     }
     if (body.kind === 'stream') {
       const fill = new Fill(body.stream, { sizeBytes: body.sizeBytes, limitBytes: options.maxEntryBytes, budget, flight: situation.flight })
-      const whole = fill.whole.then((bytes) => (bytes === undefined ? undefined : keep(draft, bytes, request, journey)))
+      const whole = fill.whole.then((bytes) => (bytes === undefined ? undefined : keep(draft, bytes, request, journey, situation)))
       const passing: Response = { ...marked, body: { kind: 'stream', stream: fill, sizeBytes: body.sizeBytes } }
       return { response: passing, shared: isFreshOnArrival(draft) ? whole : undefined }
     }
-    const answer = keep(draft, body.kind === 'bytes' ? body.bytes : undefined, request, journey)
+    const answer = keep(draft, body.kind === 'bytes' ? body.bytes : undefined, request, journey, situation)
     // the caller's own conditions were not sent, so they are still to be judged
     const isUnjudged = wasOurs && (situation.asked.isConditional || situation.asked.isPartial) && status === 200
     const judged = isUnjudged ? serve(answer, request, situation.asked, clock.now(), { source: 'upstream', cacheStatus: marked.cacheStatus }) : marked
     return { response: judged, shared: isFreshOnArrival(answer) ? answer : undefined }
   }
 
-  function keep(draft: Draft, bytes: Buffer | undefined, request: Request, journey: Journey): StoredAnswer {
+  function keep(draft: Draft, bytes: Buffer | undefined, request: Request, journey: Journey, situation: Situation): StoredAnswer {
     const answer = storedAnswer(draft, bytes)
     // a write has overtaken this answer: those who waited for it may have it, those who come later may not
     if (answer.sizeBytes <= options.maxBytes && !changes.since(answer.target, journey.point)) {
       store.put(answer, request.fields)
+      situation.onKept?.(answer)
       tools.onStored()
     }
     return answer

@@ -23,7 +23,7 @@ export function keys(options: CacheOptions, identityOf: (credential: string | un
   function keyOf(request: Request, asked: Asked): string {
     const identity = identityOf(request.credential, request.target)
     const hasOwn = options.mode === 'private' && (asked.authorization !== undefined || asked.cookie !== undefined)
-    const own = hasOwn ? fingerprint([asked.authorization ?? '', asked.cookie ?? '']) : ''
+    const own = hasOwn ? fingerprint([asked.authorization, asked.cookie]) : ''
     return `${identity.length}:${identity}${own.length}:${own}${request.target}`
   }
 
@@ -49,9 +49,9 @@ export function bothKeys(key: string): readonly [get: string, head: string] {
   return [get, headKey(get)]
 }
 
-// A credential must not be readable in a key.
-function fingerprint(parts: readonly string[]): string {
+// A credential must not be readable in a key; an empty one is not the same as none.
+function fingerprint(parts: readonly (string | undefined)[]): string {
   const hash = createHash('sha256')
-  for (const part of parts) hash.update(`${part.length}:`).update(part, 'latin1')
+  for (const part of parts) hash.update(`${part?.length ?? ''}:`).update(part ?? '', 'latin1')
   return hash.digest('base64')
 }

@@ -18,6 +18,10 @@ export const cacheOptions = section(
       )
     ),
     staleWhileRevalidate: duration('How long past freshness an answer may be served while it is validated', '0s'),
+    secondTier: flag(
+      'Stored answers are also kept in the Redis of state, compressed and sealed, for other replicas and for after a restart; needs state: redis://',
+      false
+    ),
     vary: list('Request fields that are always part of the key', text('Field name'), ['Accept', 'Accept-Language']),
     rules: list('Local freshness where the provider gives none', section('A rule', { match: route('METHOD /template'), ttl: duration('Freshness') }), [])
   },

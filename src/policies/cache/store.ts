@@ -14,8 +14,8 @@ export type AnswerStore = {
   /** Puts an updated answer in the place of the old one, where that is still there. */
   replace(old: StoredAnswer, updated: StoredAnswer): void
   drop(answer: StoredAnswer): void
-  /** Drops everything under the key. */
-  dropKey(key: string): void
+  /** Drops everything under the key, which is about this target. */
+  dropKey(key: string, target: string): void
   /** Drops every answer for the target, whoever it was for. */
   dropTarget(target: string): number
   /** Drops every answer whose target begins with the prefix. */
@@ -32,8 +32,11 @@ type Shelf = { readonly target: string; readonly answers: readonly StoredAnswer[
 // More variants of one resource than this come from a caller that varies on purpose.
 const VARIANTS = 32
 
-/** A store of at most `maxBytes`, estimated with all overhead. */
-export function answerStore(maxBytes: number): AnswerStore {
+/**
+ * A store of at most `maxBytes`, estimated with all overhead. `outdated` is told the target of what `drop` and `dropKey` take
+ * out: nobody else may use it any more either.
+ */
+export function answerStore(maxBytes: number, outdated?: (target: string) => void): AnswerStore {
   let entries = 0
   let evictions = 0
   // which keys hold answers for a target: unsafe methods invalidate the URI for every identity
@@ -91,6 +94,7 @@ export function answerStore(maxBytes: number): AnswerStore {
   }
 
   function drop(answer: StoredAnswer): void {
+    outdated?.(answer.target)
     const answers = shelves.peek(answer.key)?.answers ?? []
     if (!answers.includes(answer)) return
     const rest = answers.filter((other) => other !== answer)
@@ -115,7 +119,10 @@ export function answerStore(maxBytes: number): AnswerStore {
     put,
     replace,
     drop,
-    dropKey: (key) => void shelves.delete(key),
+    dropKey(key, target) {
+      shelves.delete(key)
+      outdated?.(target)
+    },
     dropTarget,
     purge,
     get bytes() {

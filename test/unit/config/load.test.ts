@@ -1,9 +1,9 @@
 import { chmodSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { loadConfig } from '../../../src/config/load.ts'
+import { loadConfig, type LoadResult } from '../../../src/config/load.ts'
 import { showConfig } from '../../../src/config/show.ts'
-import { accepted, files, loaded, refused, warned } from './written.ts'
+import { accepted, files, load, loaded, refused, warned } from './written.ts'
 
 const API = 'upstreams:\n  api:\n    baseUrl: http://127.0.0.1:9/\n'
 
@@ -198,6 +198,14 @@ describe('precedence', () => {
     expect(loaded(finfo).config.upstreams['api']?.cache.negative).toEqual({ 204: 30_000 })
     expect(loaded(`${finfo}    cache: { negative: { 404: 0s } }\n`).config.upstreams['api']?.cache.negative).toEqual({ 404: 0 })
     expect(loaded(`${finfo}    cache: { heuristic: true }\n`).config.upstreams['api']?.cache.negative).toEqual({ 204: 30_000 })
+  })
+
+  test('how long what was announced may be missing is five minutes, or what the agreement or the file says', () => {
+    const own = (settle: string): string => `name: own\ntitle: Our agreement\ndefaults: { upstream: { async: { settle: ${settle} } } }\n`
+    const agreed = files({ 'attache.yaml': `${API}    agreement: ./own.yaml\n`, 'own.yaml': own('30s') })
+    const written = files({ 'attache.yaml': `${API}    agreement: ./own.yaml\n    async: { settle: 1m }\n`, 'own.yaml': own('30s') })
+    const settle = (result: LoadResult): number | undefined => accepted(result).config.upstreams['api']?.async.settle
+    expect([settle(load(API)), settle(loadConfig(agreed, {})), settle(loadConfig(written, {}))]).toEqual([300_000, 30_000, 60_000])
   })
 
   test('an agreement fills the credentials that its upstream uses, and no others', () => {

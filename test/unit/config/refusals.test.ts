@@ -292,6 +292,8 @@ describe('settings that do not go together', () => {
     ['breaker: { cooldown: 10m }', 'upstreams.api.breaker.maxCooldown: must not be shorter than cooldown'],
     ['retry: { backoff: [] }', 'upstreams.api.retry.backoff: needs a step, or attempts: 1'],
     ['cache: { maxBytes: 1KiB }', 'upstreams.api.cache.maxEntryBytes: must not be larger than maxBytes'],
+    ['cache: { secondTier: true }', 'upstreams.api.cache.secondTier: needs state: redis://HOST:PORT/DB'],
+    ['async: { settle: soon }', 'upstreams.api.async.settle: '],
     ['cache: { negative: { 503: 10s } }', 'upstreams.api.cache.negative.503: must be a status from 200 to 499'],
     ['cache: { negative: { notfound: 10s } }', 'upstreams.api.cache.negative.notfound: must be a status from 200 to 499'],
     ['waitDefault: { 200: 10s }', 'upstreams.api.waitDefault.200: must be a status from 400 to 599'],
@@ -300,6 +302,15 @@ describe('settings that do not go together', () => {
     ['operations: { openapi: ./nowhere.json }', 'upstreams.api.operations.openapi: does not exist']
   ])('%s is refused', (yaml, message) => {
     expect(refused(upstream(yaml))).toEqual([expect.stringContaining(message)])
+  })
+
+  test('a second tier without a key that replicas have in common is refused', () => {
+    const shared = `state: redis://127.0.0.1:6379/0\n${upstream('cache: { secondTier: true }\n')}`
+    expect(refused(shared)).toEqual([expect.stringContaining('upstreams.api.cache.secondTier: needs stateKey')])
+    const secret = { SECRET: 'a secret' }
+    expect(loaded(`stateKey: \${SECRET}\n${shared}`, secret).config.upstreams['api']?.cache.secondTier).toBe(true)
+    const keyed = `${shared.replace('secondTier: true }', 'secondTier: true }\n    credential: key')}\n${credential('grant: static\nheader: X-Api-Key\nvalue: ${SECRET}')}`
+    expect(loaded(keyed, secret).config.upstreams['api']?.cache.secondTier).toBe(true)
   })
 })
 

@@ -128,13 +128,13 @@ describe('RFC 9111 §4.4: invalidation', () => {
     const slow = Promise.withResolvers<{ fields: string[] }>()
     room.origin(() => slow.promise)
     const early = room.get('/a/3')
-    expect(room.cache.purge('/a/')).toBe(2)
+    expect(await room.cache.purge('/a/')).toBe(2)
     slow.resolve(FRESH)
     await early
     expect(room.cache.entries).toBe(1)
     expect(await isHeld(room, '/b/1')).toBe(true)
     expect(await isHeld(room, '/a/3')).toBe(false)
-    expect(room.cache.purge('/')).toBe(2)
+    expect(await room.cache.purge('/')).toBe(2)
     expect([room.cache.entries, room.cache.bytes]).toEqual([0, 0])
   })
 })
@@ -215,6 +215,18 @@ describe('negative answers (agreement)', () => {
     await room.get('/items/1')
     await room.get('/items/1')
     expect(room.calls).toHaveLength(4)
+  })
+
+  test('how long that takes is the operator’s to say', async () => {
+    const room = cached({ ...NEGATIVE, settleMs: 10_000 })
+    room.origin({ status: 202, fields: ['Location', '/api/items/1'] }, { status: 404 }, { status: 404 })
+    await room.send('POST', '/items')
+    await room.clock.advance(9_999)
+    await room.get('/items/1')
+    await room.clock.advance(1)
+    await room.get('/items/1')
+    expect((await room.get('/items/1')).cacheStatus).toContain('hit')
+    expect(room.calls).toHaveLength(3)
   })
 
   test('a Location in the 202 to a GET counts as well', async () => {
