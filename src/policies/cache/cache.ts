@@ -1,15 +1,12 @@
 import type { Policy, Send } from '../../exchange/chain.ts'
 import type { Request, Response } from '../../exchange/message.ts'
 import { Problem } from '../../exchange/problem.ts'
-import type { UpstreamTools } from '../../exchange/tools.ts'
 import { forwarded } from '../../http/cache-status.ts'
 import { unconditional } from '../../http/conditional.ts'
 import { field } from '../../http/fields.ts'
 import { reuse, type StaleWindows, type Verdict } from '../../http/freshness.ts'
 import { referencedTarget } from '../../http/reference.ts'
 import { selects } from '../../http/vary.ts'
-import type { SecondTier } from '../../state/second-tier.ts'
-import type { Store } from '../../state/store.ts'
 import { advisor, type Advice } from './advisor.ts'
 import { ageMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
@@ -23,22 +20,9 @@ import { sharedAnswers } from './second-tier.ts'
 import { hitStatus, serve, serveHit } from './serving.ts'
 import { answerStore } from './store.ts'
 import { tiered } from './tiered.ts'
+import type { CacheTools } from './tools.ts'
 
 export { cacheOptions, type CacheOptions } from './options.ts'
-
-export type CacheTools = UpstreamTools & {
-  readonly store: Store
-  /** Where answers are shared if `secondTier` says so, how they are sealed there, and what only equals may share: all that decides answers. */
-  readonly secondTier?: SecondTier | undefined
-  readonly sealKey: Buffer
-  readonly scope: string
-  /** How long a thing just announced by a 201 or 202 may be missing without that being news. */
-  readonly settleMs: number
-  /** The upstream's base URL: which references in answers are on the provider's own host. */
-  readonly baseUrl?: string
-  /** The identity of the credential that would serve this target; part of every key. */
-  readonly identityOf: (credential: string | undefined, target: string) => string
-}
 
 /** A cache policy with the handles the admin API needs. */
 export type Cache = {
