@@ -22,21 +22,36 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
   const { clock, report, upstream } = tools
   const base = options.baseUrl.replace(/\/$/, '')
 
-  return async function authorize(request, next) {
-    if (request.credential === undefined) return next(request)
-    const source = sourceNamed(request.credential)
+  return function authorize(request, next) {
+    return request.credential === undefined ? next(request) : prove(request, next, request.credential)
+  }
+
+  async function prove(request: Request, next: Send, credential: string): Promise<Response> {
+    const source = sourceNamed(credential)
     const attempt = { method: request.method, url: base + request.target, target: request.target }
     const ready = source.authorize(attempt, request.signal)
     // A held token is at hand: nothing to wait for on nearly every attempt.
     const authorization = ready instanceof Promise ? await timed(ready, request) : ready
-    const response = await send(request, source, attempt, authorization, next)
+    report({ kind: 'token-use', credential: source.name })
+    const response = judged(await next(authorized(request, authorization)), source, attempt, authorization)
     if (response.status !== 401) return response
     const isRenewed = await source.rejected(attempt, authorization, response, request.signal)
     if (!isRenewed || request.body.kind === 'stream') return response
     const fresh = await freshFor(source, attempt, request)
     if (fresh === undefined) return response
     discard(response.body)
-    return send(request, source, attempt, fresh, next)
+    report({ kind: 'token-use', credential: source.name })
+    return judged(await next(authorized(request, fresh)), source, attempt, fresh)
+  }
+
+  /** What the answer says about the credential; gives what of it may be seen. */
+  function judged(response: Response, source: TokenSource, attempt: AttemptTarget, authorization: Authorization): Response {
+    source.answered?.(attempt, response)
+    if (response.status === 401 || response.status === 403) {
+      const challenge = field(response.fields, 'www-authenticate')?.slice(0, LONGEST_CHALLENGE)
+      report({ kind: 'auth-error', upstream, credential: source.name, status: response.status, challenge: withoutSecrets(challenge, authorization) })
+    }
+    return withoutEcho(response, authorization)
   }
 
   function sourceNamed(name: string): TokenSource {
@@ -61,17 +76,6 @@ export function authorize(options: { baseUrl: string }, tools: UpstreamTools & {
       // The provider's 401 is there to be handed over; the token room has reported why there is nothing better.
       return undefined
     }
-  }
-
-  async function send(request: Request, source: TokenSource, attempt: AttemptTarget, authorization: Authorization, next: Send): Promise<Response> {
-    report({ kind: 'token-use', credential: source.name })
-    const response = await next(authorized(request, authorization))
-    source.answered?.(attempt, response)
-    if (response.status === 401 || response.status === 403) {
-      const challenge = field(response.fields, 'www-authenticate')?.slice(0, LONGEST_CHALLENGE)
-      report({ kind: 'auth-error', upstream, credential: source.name, status: response.status, challenge: withoutSecrets(challenge, authorization) })
-    }
-    return withoutEcho(response, authorization)
   }
 }
 

@@ -37,8 +37,8 @@ export type Breaker = {
 export type BreakerState = { readonly kind: 'closed' } | { readonly kind: 'open'; readonly until?: number } | { readonly kind: 'half-open' }
 
 type Generation =
-  | { readonly kind: 'closed'; readonly circuit: Circuit; failures: number; successes: number }
-  | { readonly kind: 'open'; readonly circuit: Circuit; readonly until: number; readonly pauseMs: number }
+  | { readonly kind: 'closed'; failures: number; successes: number }
+  | { readonly kind: 'open'; readonly until: number; readonly pauseMs: number }
   | { readonly kind: 'half-open'; readonly circuit: Circuit; readonly pauseMs: number }
 
 const FAILURES = new Set([500, 502, 503, 504])
@@ -69,8 +69,14 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     if (refreshing !== undefined) await refreshing
     const generation = current.kind === 'closed' ? current : halfOpen()
     const lock = generation.kind === 'half-open' ? await takeTurn(generation) : undefined
+    const guarded = { ...request, objection: () => objection(generation, request) }
     try {
-      const response = await generation.circuit.fire({ ...request, objection: () => objection(generation, request) }, next)
+      // while closed there is nothing for opossum to decide, and its bookkeeping costs as much as all other policies
+      const response = generation.kind === 'closed' ? await next(guarded) : await generation.circuit.fire(guarded, next)
+      if (isFailure(response.status)) {
+        failed(generation, opensAtOnce.has(response.status))
+        return response
+      }
       const failuresBefore = generation.kind === 'closed' ? generation.failures : 0
       succeeded(generation)
       if (response.body.kind === 'stream' && generation.kind === 'closed') watchBody(response.body.stream, generation, failuresBefore)
@@ -96,7 +102,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   }
 
   function closed(): Generation {
-    return { kind: 'closed', circuit: circuit('closed', isFailure), failures: 0, successes: 0 }
+    return { kind: 'closed', failures: 0, successes: 0 }
   }
 
   /** Becomes the probe where it is time for one, refuses otherwise. */
@@ -106,7 +112,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
       report({ kind: 'call-avoided', upstream, reason: 'breaker' })
       throw refused
     }
-    const probe = { kind: 'half-open', circuit: circuit('half-open', isFailure), pauseMs: current.kind === 'open' ? current.pauseMs : 0 } as const
+    const probe = { kind: 'half-open', circuit: circuit(isFailure), pauseMs: current.kind === 'open' ? current.pauseMs : 0 } as const
     become(probe)
     return probe
   }
@@ -115,7 +121,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   async function takeTurn(probe: Generation & { kind: 'half-open' }): Promise<Lock | undefined> {
     const turn = await record.turn(PROBE_TURN_MS)
     if (turn !== 'taken') return turn
-    if (current === probe) become({ kind: 'open', circuit: probe.circuit, until: clock.now() + PROBE_MS, pauseMs: probe.pauseMs })
+    if (current === probe) become({ kind: 'open', until: clock.now() + PROBE_MS, pauseMs: probe.pauseMs })
     report({ kind: 'call-avoided', upstream, reason: 'breaker' })
     throw new Problem('breaker-open', { retryAfterMs: PROBE_MS })
   }
@@ -148,13 +154,12 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
 
   // the probe came to nothing (its caller left, no volume, …): the next request is the probe
   function undecided(generation: Generation): void {
-    if (generation === current && generation.kind === 'half-open') become({ ...generation, kind: 'open', until: clock.now() })
+    if (generation === current && generation.kind === 'half-open') become({ kind: 'open', until: clock.now(), pauseMs: generation.pauseMs })
   }
 
   function open(pauseMs: number): void {
-    current.circuit.open()
     const until = clock.now() + cooldownMs(pauseMs, random())
-    become({ kind: 'open', circuit: current.circuit, until, pauseMs })
+    become({ kind: 'open', until, pauseMs })
     record.save({ until, pauseMs }, until - clock.now() + options.maxCooldown)
   }
 
@@ -166,7 +171,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
   function become(next: Generation): void {
     const before = current
     current = next
-    if (before.circuit !== next.circuit) before.circuit.retire()
+    if (before.kind === 'half-open') before.circuit.retire()
     if (before.kind === next.kind) return
     report({ kind: 'breaker', upstream, state: next.kind })
     if (next.kind === 'open') for (const listener of listeners) listener()
@@ -180,8 +185,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
       if (found === undefined && isHeldHere) become(closed())
       return
     }
-    current.circuit.open()
-    become({ kind: 'open', circuit: current.circuit, until: found.until, pauseMs: found.pauseMs })
+    become({ kind: 'open', until: found.until, pauseMs: found.pauseMs })
   }
 
   function refusal(): Problem | undefined {
@@ -199,8 +203,7 @@ export function breaker(options: BreakerOptions, tools: UpstreamTools & { store:
     const isHeld = current.kind === 'open' && current.until === Infinity
     if (wanted === 'auto' && !isHeld) return undefined
     const until = wanted === 'open' ? Infinity : clock.now()
-    current.circuit.open()
-    become({ kind: 'open', circuit: current.circuit, until, pauseMs: options.cooldown })
+    become({ kind: 'open', until, pauseMs: options.cooldown })
     return wanted === 'open' ? record.save({ until: 'held', pauseMs: options.cooldown }) : record.forget()
   }
 

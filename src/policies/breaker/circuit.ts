@@ -14,11 +14,10 @@ export class FailedAnswer extends Error {
   }
 }
 
-/** One generation of the breaker: it begins closed, or half-open for a single probe, and never outlives its period. */
+/** What lets a single probe through, and is good for that probe only. */
 export type Circuit = {
   /** Resolves with an answer that counts as success; rejects with `FailedAnswer` or whatever the attempt rejected with. */
   fire(request: Request, next: Send): Promise<Response>
-  open(): void
   retire(): void
 }
 
@@ -26,12 +25,11 @@ export type Circuit = {
 const NEVER_MS = 2 ** 31 - 1
 
 /**
- * opossum, tamed: it holds the state and lets exactly one probe through when half-open. Everything else it would do by
- * itself is switched off, because it counts percentages, keeps time with `Date.now` and one fixed reset time, and lets a
- * late success from before an outage close it. Hence one circuit per generation: what an old one still hears is lost on
- * the new one.
+ * opossum, tamed: half-open from the start, it lets exactly one attempt through. Everything else it would do by itself is
+ * switched off or never asked of it, because it counts percentages, keeps time with `Date.now` and one fixed reset time,
+ * and lets a late success from before an outage close it. Hence one circuit for each probe.
  */
-export function circuit(begins: 'closed' | 'half-open', isFailure: (status: number) => boolean): Circuit {
+export function circuit(isFailure: (status: number) => boolean): Circuit {
   async function attempt(request: Request, next: Send): Promise<Response> {
     const response = await next(request)
     if (isFailure(response.status)) throw new FailedAnswer(response)
@@ -43,22 +41,17 @@ export function circuit(begins: 'closed' | 'half-open', isFailure: (status: numb
     timeout: false,
     enableSnapshots: false,
     rollingPercentilesEnabled: false,
-    // never opens by percentage: consecutive failures are counted outside
+    // never opens by percentage
     volumeThreshold: Number.MAX_SAFE_INTEGER,
     resetTimeout: NEVER_MS,
     rollingCountBuckets: 1,
     // its statistics are not used: this keeps it from setting a timer for them
     rotateBucketController: new EventEmitter(),
-    state: { closed: begins === 'closed', halfOpen: begins === 'half-open' }
+    state: { closed: false, halfOpen: true }
   })
 
   return {
-    fire(request, next) {
-      // while closed there is nothing for opossum to decide, and its bookkeeping costs as much as all other policies
-      if (begins === 'closed') return attempt(request, next)
-      return opossum.fire(request, next)
-    },
-    open: () => opossum.open(),
+    fire: (request, next) => opossum.fire(request, next),
     retire: () => opossum.shutdown()
   }
 }

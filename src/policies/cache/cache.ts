@@ -61,7 +61,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   const happened = eventsOf(upstream)
   const counsel = advisor(clock)
 
-  async function cache(request: Request, next: Send): Promise<Response> {
+  function cache(request: Request, next: Send): Promise<Response> {
     const isReading = request.method === 'GET' || request.method === 'HEAD'
     if (!isReading || request.body.kind !== 'none') return write(request, next)
     const asked = askedOf(request.fields)
@@ -69,14 +69,18 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
     const key = keyOf(request, asked)
     const found = choose(request, asked, key)
-    if (found !== undefined && found.verdict !== 'validate') return fromStore(request, next, asked, found)
-    if (asked.control.isOnlyIfCached) throw new Problem('only-if-cached', { detail: `${upstream} would have to be asked, which only-if-cached forbids` })
+    if (found !== undefined && found.verdict !== 'validate') return Promise.resolve(fromStore(request, next, asked, found))
+    if (asked.control.isOnlyIfCached) return Promise.reject(notCached())
 
     const { control } = asked
     const isReload = control.isNoCache || control.maxAgeS !== undefined || control.minFreshS !== undefined
     const isOwn = request.method === 'HEAD' || isReload || asked.isConditional || asked.isPartial
     const enquiry: Enquiry = { request, next, asked, key }
     return isOwn ? alone(enquiry, found) : together(enquiry, found)
+  }
+
+  function notCached(): Problem {
+    return new Problem('only-if-cached', { detail: `${upstream} would have to be asked, which only-if-cached forbids` })
   }
 
   /**
