@@ -54,9 +54,10 @@ export function noticeOf(status: number, fields: Fields, wallNow: () => number):
         break
     }
   }
+  if (deprecation === undefined && sunset === undefined && versions === undefined && !warned && status !== BROWNOUT) return undefined
   const deprecated = deprecation === undefined ? { said: false, at: undefined } : deprecationOf(deprecation)
   const sunsetAt = sunset === undefined ? undefined : parseHttpDate(sunset)
-  const stage = stageOf()
+  const stage = stageOf({ status, sunsetAt, isDeprecated: deprecated.said, versions, warned }, wallNow)
   if (stage === undefined) return undefined
   return {
     stage,
@@ -65,14 +66,22 @@ export function noticeOf(status: number, fields: Fields, wallNow: () => number):
     link: links === undefined ? undefined : relatedLink(links.slice(0, LONGEST_VALUE)),
     inconsistent: deprecated.at !== undefined && sunsetAt !== undefined && sunsetAt < deprecated.at
   }
+}
 
-  function stageOf(): Notice['stage'] | undefined {
-    if (status === BROWNOUT) return 'brownout'
-    if (sunsetAt !== undefined && sunsetAt <= wallNow()) return 'sunset'
-    if (deprecated.said || sunsetAt !== undefined) return 'deprecated'
-    if (versions !== undefined && versions.trim() !== '') return 'version-deprecated'
-    return warned ? 'warning' : undefined
-  }
+type Said = {
+  readonly status: number
+  readonly sunsetAt: number | undefined
+  readonly isDeprecated: boolean
+  readonly versions: string | undefined
+  readonly warned: boolean
+}
+
+function stageOf({ status, sunsetAt, isDeprecated, versions, warned }: Said, wallNow: () => number): Notice['stage'] | undefined {
+  if (status === BROWNOUT) return 'brownout'
+  if (sunsetAt !== undefined && sunsetAt <= wallNow()) return 'sunset'
+  if (isDeprecated || sunsetAt !== undefined) return 'deprecated'
+  if (versions !== undefined && versions.trim() !== '') return 'version-deprecated'
+  return warned ? 'warning' : undefined
 }
 
 function deprecationOf(value: string): { said: boolean; at: number | undefined } {

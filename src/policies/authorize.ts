@@ -108,6 +108,7 @@ function withAuthorization(fields: Fields, set: Fields): Fields {
 
 /** The target without what the caller would prove itself by in the query, and with what the credential says there; else byte for byte. */
 function withQuery(target: string, { query, fields }: Authorization): string {
+  if (query === undefined && !target.includes('?')) return target
   const replaced = query === undefined ? nameOfTokenIn(fields) : nameOf(query)
   const bare = replaced === undefined ? target : withoutParameter(target, replaced)
   return query === undefined ? bare : `${bare}${bare.includes('?') ? '&' : '?'}${query}`

@@ -29,10 +29,12 @@ export function keys(options: CacheOptions, identityOf: (credential: string | un
 
   /** The same with the fields answers are known to depend on: only requests equal in these wait for one another. */
   function flightKeyOf(request: Request, key: string): string {
-    return selecting.reduce((sum, name) => {
+    let sum = key
+    for (const name of selecting) {
       const value = fieldList(request.fields, name) ?? ''
-      return `${value.length}:${value}${sum}`
-    }, key)
+      sum = `${value.length}:${value}${sum}`
+    }
+    return sum
   }
 
   return { keyOf, flightKeyOf }

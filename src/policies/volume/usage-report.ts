@@ -4,6 +4,8 @@ import type { UpstreamTools } from '../../exchange/tools.ts'
 import type { Quota } from './quota.ts'
 
 const AT_MOST_EVERY_MS = 1000
+/** Less more than what was said is no news before the next second. */
+const NEWS = 0.001
 
 /** Reports how full each limit is, of all keys the fullest: more at once, less at most once a second, and empty again when nothing was used for a window. */
 export function usageReport(limits: readonly Rate[], tools: UpstreamTools): { taken(quotas: readonly Quota[], now: number): void } {
@@ -32,7 +34,7 @@ export function usageReport(limits: readonly Rate[], tools: UpstreamTools): { ta
         gauge.usedAt = now
         gauge.peak = Math.max(gauge.peak, quota.usedRatio(now))
         const isDue = now - gauge.saidAt >= AT_MOST_EVERY_MS
-        if (!isDue && gauge.peak <= gauge.said) continue
+        if (!isDue && gauge.peak < gauge.said + NEWS) continue
         report({ kind: 'volume', upstream, window: gauge.limit.label, usedRatio: gauge.peak })
         gauge.said = gauge.peak
         if (!isDue) continue
