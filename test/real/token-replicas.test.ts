@@ -37,7 +37,7 @@ describe('several processes on one state', () => {
     return `sqlite:${join(folder, 'attache.db')}`
   }
 
-  test('make one token request together, also while it is under way', { timeout: 60_000 }, async () => {
+  test('make one token request together, also while it is under way', { timeout: 180_000 }, async () => {
     const answer = Promise.withResolvers<void>()
     const server = await serving(async (_received, response) => {
       await answer.promise
@@ -54,7 +54,7 @@ describe('several processes on one state', () => {
     console.log(`3 replicas: ${server.received.length} token request`)
   })
 
-  test.skipIf(redisServer === undefined)('make one token request together over a Redis, and go on without it', { timeout: 60_000 }, async () => {
+  test.skipIf(redisServer === undefined)('make one token request together over a Redis, and go on without it', { timeout: 180_000 }, async () => {
     const redis = await realRedis(redisServer ?? '')
     cleanUps.push(() => redis.remove())
     await redis.start()
@@ -82,7 +82,7 @@ describe('several processes on one state', () => {
     expect(server.received).toHaveLength(1)
   })
 
-  test('that find the token service dead leave it alone together', { timeout: 60_000 }, async () => {
+  test('that find the token service dead leave it alone together', { timeout: 180_000 }, async () => {
     const server = await serving((_received, response) => void response.writeHead(500).end())
     const state = stateFile()
     for (let life = 0; life < 4; life++) {

@@ -184,7 +184,7 @@ describe('a process that is held up', () => {
 })
 
 describe('a process with few open files', () => {
-  it('turns callers away, and serves again as soon as they have gone', { timeout: 60_000 }, async () => {
+  it('turns callers away, and serves again as soon as they have gone', { timeout: 180_000 }, async () => {
     const sidecar = await started(await provider(), { openFiles: 128, upstream: 'retry: { attempts: 1 }' })
     expect((await fetch(`${sidecar.dataUrl}/up/x`)).status).toBe(200)
     const { host } = new URL(sidecar.dataUrl)
