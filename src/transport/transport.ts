@@ -171,6 +171,8 @@ class Attempt implements Dispatcher.DispatchHandler {
       return
     }
     const received = decoded(controller.rawHeaders)
+    // each is a slice of the 64 KiB they arrived in, which would be held for as long as the body flows
+    controller.rawHeaders = []
     if (received.length > 2 * ANSWER_HEADER_LINES) throw malformed('the answer has too many header lines')
     if (fieldValues(received, 'location').length > 1) throw malformed('the answer has two Location fields')
     this.#count(String(status), status >= 500 || status === 429 ? 'failure' : 'success')
