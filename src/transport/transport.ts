@@ -190,6 +190,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     if (this.#isOver) return
     const stream = new AnswerStream(controller)
     for (const chunk of this.#chunks ?? []) stream.arrived(chunk)
+    this.#chunks = undefined
     this.#stream = stream
     this.#outlet.resolve(this.#response({ kind: 'stream', stream, sizeBytes }))
   }
