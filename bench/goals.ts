@@ -25,7 +25,8 @@ export function goals(results: Results): Goal[] {
       subtract,
       (measured) => measured <= limitMs
     )
-  const below = (subject: string, text: string, limit: number): Goal[] => judge(text, [of('idle', subject)], same, (measured) => measured <= limit)
+  const atMost = (scenario: string, subject: string, text: string, limit: number): Goal[] =>
+    judge(`${scenario}: ${text}`, [of(scenario, subject)], same, (measured) => measured <= limit)
   return [
     ratio('pass-through', 'http-proxy', 1.3),
     ratio('pass-through', 'caddy', 1.2),
@@ -41,15 +42,20 @@ export function goals(results: Results): Goal[] {
     ratio('large answers', 'bare-node', 0.8),
     added('p50', 0.3),
     added('p99', 2),
-    below('ready after', 'idle: ready within 600 ms', 600),
-    below('resident', 'idle: at most 90 MiB resident', 90),
-    below('processor', 'idle: at most 0.2 % processor', 0.2),
+    atMost('idle', 'ready after', 'ready within 600 ms', 600),
+    atMost('idle', 'resident', 'at most 90 MiB resident', 90),
+    atMost('idle', 'processor', 'at most 0.2 % processor', 0.2),
     judge(
       'many upstreams: 200 at least 0.95 × one',
       [of('many upstreams', 'attache, 200 upstreams'), of('many upstreams', 'attache, 1 upstream')],
       divide,
       (measured) => measured >= 0.95
-    )
+    ),
+    judge('storm: all of 5,000 connections served', [of('storm', 'connections served')], same, (measured) => measured === 5000),
+    atMost('transfer', 'memory added by 1 GiB down', 'at most 64 MiB added by 1 GiB down', 64),
+    atMost('transfer', 'memory added by 1 GiB up', 'at most 64 MiB added by 1 GiB up', 64),
+    atMost('slow readers', 'memory added', 'at most 200 MiB added by 1,000', 200),
+    judge('overload: 2 × at least 0.8 × capacity', [of('overload', 'at 2 × capacity'), of('overload', 'at capacity')], divide, (measured) => measured >= 0.8)
   ].flat()
 }
 

@@ -16,6 +16,7 @@ import { OTHER_CORE, freePort, installed, run, start } from './process.ts'
 import { topOfProfiles } from './profile.ts'
 import { machine, table, writeResults } from './report.ts'
 import { cacheHits, calls, idle, largeAnswers, latency, manyEntries, manyUpstreams, passThrough, type Plan, type Row } from './scenarios.ts'
+import { overload, slowReaders, storm, transfer } from './stress.ts'
 import { ATTACHE, CACHE_HITS, LARGE_ANSWERS, LATENCY, PASS_THROUGH } from './subjects.ts'
 
 const SCENARIOS: Readonly<Record<string, (plan: Plan) => Promise<Row[]>>> = {
@@ -26,7 +27,11 @@ const SCENARIOS: Readonly<Record<string, (plan: Plan) => Promise<Row[]>>> = {
   latency,
   'many upstreams': (plan) => manyUpstreams({ ...plan, rounds: Math.min(plan.rounds, 3) }),
   idle,
-  calls
+  calls,
+  storm,
+  transfer,
+  'slow readers': slowReaders,
+  overload
 }
 
 const ROOT = join(import.meta.dirname, '..')

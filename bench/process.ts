@@ -11,7 +11,7 @@ export const PROXY_CORE = 0
 export const OTHER_CORE = 1
 export const PINNED = availableParallelism() >= 2 && installed('taskset')
 
-const READY_TIMEOUT_MS = 15_000
+const READY_TIMEOUT_MS = 60_000
 const STOP_TIMEOUT_MS = 15_000
 
 export type Started = {

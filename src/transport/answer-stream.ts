@@ -9,18 +9,43 @@ export type Flow = { pause(): void; resume(): void; abort(reason: Error): void }
  */
 export class AnswerStream extends Readable {
   readonly #flow: Flow
+  /** A piece was asked for and has not arrived. */
+  #isWanted = false
+  /** The reader said that it has enough. */
+  #isHeld = false
 
   constructor(flow: Flow) {
-    super({ highWaterMark: 128 * 1024 })
+    // pieces come in 64 KiB: the first that is not taken at once is the last one held
+    super({ highWaterMark: 16 * 1024 })
     this.#flow = flow
   }
 
   arrived(chunk: Buffer): void {
+    this.#isWanted = false
     if (!this.push(chunk)) this.#flow.pause()
   }
 
+  override pause(): this {
+    this.#isHeld = true
+    this.#flow.pause()
+    return super.pause()
+  }
+
+  override resume(): this {
+    this.#isHeld = false
+    super.resume()
+    this.#goOn()
+    return this
+  }
+
   override _read(): void {
-    this.#flow.resume()
+    this.#isWanted = true
+    // node asks for the next piece before it hands over this one, whose reader may then have enough
+    queueMicrotask(() => this.#goOn())
+  }
+
+  #goOn(): void {
+    if (this.#isWanted && !this.#isHeld && !this.destroyed) this.#flow.resume()
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {

@@ -175,6 +175,8 @@ class Attempt implements Dispatcher.DispatchHandler {
       return
     }
     const received = decoded(controller.rawHeaders)
+    // each is a slice of the 64 KiB they arrived in, which would be held for as long as the body flows
+    controller.rawHeaders = []
     if (received.length > 2 * ANSWER_HEADER_LINES) throw malformed('the answer has too many header lines')
     const { sizeBytes, locations } = framingOf(received)
     if (locations > 1) throw malformed('the answer has two Location fields')
@@ -192,6 +194,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     if (this.#isOver) return
     const stream = new AnswerStream(controller)
     for (const chunk of this.#chunks ?? []) stream.arrived(chunk)
+    this.#chunks = undefined
     this.#stream = stream
     this.#outlet.resolve(this.#response({ kind: 'stream', stream, sizeBytes }))
   }

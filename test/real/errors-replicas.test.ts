@@ -25,7 +25,7 @@ async function provider(answer: () => string): Promise<FaultServer> {
   return server
 }
 
-test('a sidecar that is killed again and again stays within the agreed volume', { timeout: 60_000 }, async () => {
+test('a sidecar that is killed again and again stays within the agreed volume', { timeout: 180_000 }, async () => {
   const server = await provider(() => FINE)
   const folder = mkdtempSync(join(tmpdir(), 'attache-volume-'))
   cleanUps.push(() => rmSync(folder, { recursive: true, force: true }))

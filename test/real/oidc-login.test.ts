@@ -66,7 +66,7 @@ async function shown(one: Child): Promise<{ url: string; redirectUri: string; st
   return { url, redirectUri: searchParams.get('redirect_uri') ?? '', state: searchParams.get('state') ?? '', iss: encodeURIComponent(server.issuer) }
 }
 
-describe('attache login', { timeout: 30_000 }, () => {
+describe('attache login', { timeout: 120_000 }, () => {
   test.each(['', ', responseMode: form_post'])('takes a person through a real sign-in once, then calls are made as that person (%s)', async (more) => {
     const one = login(more)
     const { url, redirectUri } = await shown(one)

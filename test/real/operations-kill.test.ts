@@ -86,7 +86,7 @@ describe('background operations and kill -9', () => {
     expect(state.join()).not.toContain('CANARY')
   })
 
-  it('a POST being sent when the process dies ends as outcome-unknown', { timeout: 60_000 }, async () => {
+  it('a POST being sent when the process dies ends as outcome-unknown', { timeout: 180_000 }, async () => {
     answer = () => undefined
     const first = await start()
     const location = await later(first, 'POST', '/x')
@@ -98,7 +98,7 @@ describe('background operations and kill -9', () => {
     expect(server.received).toHaveLength(1)
   })
 
-  it('an orderly stop leaves what waits to the next start', { timeout: 60_000 }, async () => {
+  it('an orderly stop leaves what waits to the next start', { timeout: 180_000 }, async () => {
     answer = (_received, response) => void response.writeHead(503, { 'Retry-After': '1' }).end()
     const first = await start()
     const location = await later(first, 'PUT', '/x')

@@ -45,7 +45,7 @@ async function start(): Promise<SidecarProcess> {
 }
 
 describe('a sidecar with its state in SQLite', () => {
-  it('asks for one token however often it is killed, and leaves no secret behind', { timeout: 60_000 }, async () => {
+  it('asks for one token however often it is killed, and leaves no secret behind', { timeout: 180_000 }, async () => {
     let output = ''
     for (let life = 0; life < 5; life++) {
       const sidecar = await start()
@@ -66,7 +66,7 @@ describe('a sidecar with its state in SQLite', () => {
     }
   })
 
-  it('sets a broken state file aside with a warning and goes on', { timeout: 30_000 }, async () => {
+  it('sets a broken state file aside with a warning and goes on', { timeout: 120_000 }, async () => {
     const first = await start()
     await fetch(`${first.dataUrl}/up/x`)
     expect(await first.end('SIGTERM')).toBe(0)
@@ -78,7 +78,7 @@ describe('a sidecar with its state in SQLite', () => {
     expect(readdirSync(join(folder, 'state')).some((name) => name.includes('broken'))).toBe(true)
   })
 
-  it('ends with 0 on SIGTERM and reloads on SIGHUP', { timeout: 30_000 }, async () => {
+  it('ends with 0 on SIGTERM and reloads on SIGHUP', { timeout: 120_000 }, async () => {
     const sidecar = await start()
     process.kill(sidecar.pid, 'SIGHUP')
     await expect

@@ -278,5 +278,5 @@ describe('several processes on one state file', () => {
       next = found + 1
     }
     expect(events).toEqual([])
-  }, 30_000)
+  }, 120_000)
 })

@@ -43,7 +43,7 @@ describe('several processes on one state', () => {
     return `sqlite:${join(folder, 'attache.db')}`
   }
 
-  test('make one token request together, also while it is under way', { timeout: 60_000 }, async () => {
+  test('make one token request together, also while it is under way', { timeout: 180_000 }, async () => {
     const answer = Promise.withResolvers<void>()
     const server = await serving(async (_received, response) => {
       await answer.promise
@@ -60,7 +60,7 @@ describe('several processes on one state', () => {
     console.log(`3 replicas: ${server.received.length} token request`)
   })
 
-  test.skipIf(redisServer === undefined)('make one token request together over a Redis, and go on without it', { timeout: 60_000 }, async () => {
+  test.skipIf(redisServer === undefined)('make one token request together over a Redis, and go on without it', { timeout: 180_000 }, async () => {
     const redis = await realRedis(redisServer ?? '')
     cleanUps.push(() => redis.remove())
     await redis.start()
@@ -75,7 +75,7 @@ describe('several processes on one state', () => {
     expect(server.received).toHaveLength(1)
   })
 
-  test('one after the other, each killed, make none beyond the first', { timeout: 120_000 }, async () => {
+  test('one after the other, each killed, make none beyond the first', { timeout: 180_000 }, async () => {
     const server = await serving((_received, response) => void response.end(TOKEN))
     const state = stateFile()
     for (let life = 0; life < 20; life++) {
@@ -102,7 +102,7 @@ describe('several processes on one state', () => {
     return { lines, seconds: (performance.now() - startedAt) / 1000 }
   }
 
-  test('that find the token service dead leave it alone together', { timeout: 120_000 }, async () => {
+  test('that find the token service dead leave it alone together', { timeout: 180_000 }, async () => {
     const server = await serving((_received, response) => void response.writeHead(500).end())
     const { lines, seconds } = await lives(8, stateFile(), server.url, 3)
     console.log(`token service dead, 8 lives in ${seconds.toFixed(0)} s: ${server.received.length} token requests`)
@@ -112,7 +112,7 @@ describe('several processes on one state', () => {
     expect(server.received.length).toBeGreaterThan(0)
   })
 
-  test('that find it dead while their token is still valid go on with that, and leave it alone as well', { timeout: 120_000 }, async () => {
+  test('that find it dead while their token is still valid go on with that, and leave it alone as well', { timeout: 180_000 }, async () => {
     let isDead = false
     const server = await serving((_received, response) => void (isDead ? response.writeHead(500).end() : response.end(TOKEN)))
     const state = stateFile()

@@ -2,13 +2,15 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { loadConfig } from '../../src/config/load.ts'
-import type { Clock } from '../../src/exchange/clock.ts'
 import { startSidecar, type Sidecar } from '../../src/server/sidecar.ts'
+import { steadyTime, type SteadyTime } from './steady-time.ts'
 
 export type TestSidecar = Sidecar & {
   readonly folder: string
   readonly configFile: string
   readonly logFile: string
+  /** The time it lives in: a busy machine does not make it late. */
+  readonly time: SteadyTime
   /** Replaces the config file's text; call `reload` to put it in force. */
   rewrite(config: string): void
   metrics(): Promise<string>
@@ -23,17 +25,17 @@ export type TestSidecar = Sidecar & {
  */
 export async function testSidecar(
   config: string,
-  options: { speed?: number; environment?: NodeJS.ProcessEnv; folder?: string; clock?: Clock } = {}
+  options: { speed?: number; environment?: NodeJS.ProcessEnv; folder?: string; time?: SteadyTime } = {}
 ): Promise<TestSidecar> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'attache-test-'))
   const configFile = join(folder, 'attache.yaml')
   const logFile = join(folder, 'attache.log')
   rewrite(config)
-  const speed = options.speed ?? 1
+  const { speed = 1, time = steadyTime() } = options
   const sidecar = await startSidecar(() => loadConfig(configFile, options.environment ?? {}, { speed }), {
     speed,
     logFile,
-    ...(options.clock === undefined ? {} : { clock: options.clock })
+    clock: time.sidecarClock(speed)
   })
 
   function rewrite(text: string): void {
@@ -49,6 +51,7 @@ export async function testSidecar(
     folder,
     configFile,
     logFile,
+    time,
     rewrite,
     metrics,
     async metric(name, labels = {}) {
@@ -59,7 +62,9 @@ export async function testSidecar(
         .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
     },
     async stop() {
+      time.go()
       const code = await sidecar.drain()
+      if (options.time === undefined) time.close()
       if (options.folder === undefined) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
       return code
     }

@@ -1,5 +1,5 @@
+import { setImmediate, setInterval } from 'node:timers'
 import type { Signal } from '../../src/exchange/signal.ts'
-import { setInterval } from 'node:timers'
 import type { SandboxClock } from '../../sandbox/clock.ts'
 import type { Clock, Timer } from '../../src/exchange/clock.ts'
 
@@ -19,7 +19,7 @@ export type SteadyTime = {
   /** From here on no time passes, but for what is passed by hand, until `go`. */
   stop(): void
   go(): void
-  /** Moves time on at once; what falls due is called at the next tick. */
+  /** Moves time on at once and calls what falls due. */
   pass(ms: number): void
   close(): void
 }
@@ -36,7 +36,8 @@ export function steadyTime(): SteadyTime {
   let seenAt = performance.now()
   let passed = 0
   let isStopped = false
-  const ticker = setInterval(tick, TICK_MS)
+  // behind the poll phase, as the process's own clock: what has arrived by then is read first
+  const ticker = setInterval(() => setImmediate(tick), TICK_MS)
 
   function now(): number {
     const real = performance.now()
@@ -106,8 +107,8 @@ export function steadyTime(): SteadyTime {
       isStopped = false
     },
     pass(ms) {
-      now()
       passed += ms
+      tick()
     },
     close: () => clearInterval(ticker)
   }

@@ -52,7 +52,7 @@ function row(output: string, name: string): string[] {
 }
 
 describe('npm run demo', () => {
-  it('ends with one token per provider, no violation, and fewer calls at the providers than the app made', { timeout: 60_000 }, async () => {
+  it('ends with one token per provider, no violation, and fewer calls at the providers than the app made', { timeout: 180_000 }, async () => {
     const run = demo(['--once', '--ports', 'auto', '--speed', '50'])
     const code = await run.code
     const output = run.output()
@@ -67,7 +67,7 @@ describe('npm run demo', () => {
     expect(output).not.toContain('\u001B')
   })
 
-  it('stays up with something to try, and leaves nothing behind on Ctrl-C', { timeout: 60_000 }, async () => {
+  it('stays up with something to try, and leaves nothing behind on Ctrl-C', { timeout: 180_000 }, async () => {
     const run = demo(['--ports', 'auto', '--speed', '100'])
     await run.until('Ctrl-C ends it')
     const sandbox = /sandbox providers on (\S+),/.exec(run.output())?.[1] ?? ''
@@ -80,7 +80,7 @@ describe('npm run demo', () => {
     await expect(fetch(sidecar)).rejects.toThrow('fetch failed')
   })
 
-  it('names the port that is in use', { timeout: 20_000 }, async () => {
+  it('names the port that is in use', { timeout: 60_000 }, async () => {
     const blocker = createServer().listen(7700, '127.0.0.1')
     // already in use by somebody else serves as well
     await Promise.race([once(blocker, 'listening'), once(blocker, 'error')]).catch(String)
@@ -90,13 +90,13 @@ describe('npm run demo', () => {
     blocker.close()
   })
 
-  it('shows the last words of a sidecar that does not start', { timeout: 20_000 }, async () => {
+  it('shows the last words of a sidecar that does not start', { timeout: 60_000 }, async () => {
     const run = demo(['--once', '--ports', 'auto'], { SSLKEYLOGFILE: '/dev/null' })
     expect(await run.code).toBe(1)
     expect(run.output()).toMatch(/the sidecar ended early with code 1[^]*SSLKEYLOGFILE/)
   })
 
-  it('knows its options', { timeout: 20_000 }, async () => {
+  it('knows its options', { timeout: 60_000 }, async () => {
     const wrong = demo(['--twice'])
     expect([await wrong.code, wrong.output()]).toEqual([2, expect.stringContaining('usage: npm run demo')])
     const slow = demo(['--speed', 'very'])

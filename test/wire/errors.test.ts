@@ -45,7 +45,7 @@ beforeAll(async () => {
       return [`u${i}`, { ...matrix.upstream, baseUrl: server.url, timeout }]
     })
   )
-  sidecar = await testSidecar(`upstreams: ${JSON.stringify(upstreams)}`, { clock: time.sidecarClock(1) })
+  sidecar = await testSidecar(`upstreams: ${JSON.stringify(upstreams)}`, { time })
   const upNext = wanted.entries()
   // so many at a time as leave the one process that plays all parts time to play them
   await Promise.all(

@@ -7,6 +7,7 @@ import { openSandbox } from '../../sandbox/main.ts'
 import { origin, type Origin } from '../support/origin.ts'
 import { sidecarProcess, type SidecarProcess } from '../support/process.ts'
 import { testSidecar } from '../support/sidecar.ts'
+import { steadyTime } from '../support/steady-time.ts'
 
 let folder: string
 let server: Origin
@@ -58,7 +59,7 @@ async function ask(sidecar: SidecarProcess, headers: Record<string, string> = {}
 }
 
 describe('a leased secret', () => {
-  it('is asked for once by sidecars that are killed and started again, and is nowhere in the clear', { timeout: 60_000 }, async () => {
+  it('is asked for once by sidecars that are killed and started again, and is nowhere in the clear', { timeout: 180_000 }, async () => {
     let output = ''
     let first: string | undefined
     for (let life = 0; life < 4; life++) {
@@ -81,7 +82,7 @@ describe('a leased secret', () => {
     }
   })
 
-  it('is shared by sidecars on one state, and renewed once a minute however many say that it was rejected', { timeout: 60_000 }, async () => {
+  it('is shared by sidecars on one state, and renewed once a minute however many say that it was rejected', { timeout: 180_000 }, async () => {
     const sidecars = await Promise.all([start(), start()])
     const answers = await Promise.all(sidecars.flatMap((sidecar) => [ask(sidecar), ask(sidecar), ask(sidecar)]))
     expect(new Set(answers.map((answer) => answer.text)).size).toBe(1)
@@ -93,7 +94,7 @@ describe('a leased secret', () => {
   })
 })
 
-it('the strict provider sees one ask for a temporary secret in nine tenths of its validity', { timeout: 30_000 }, async () => {
+it('the strict provider sees one ask for a temporary secret in nine tenths of its validity', { timeout: 120_000 }, async () => {
   const keys = generateKeyPairSync('ec', {
     namedCurve: 'P-256',
     publicKeyEncoding: { type: 'spki', format: 'pem' },
@@ -101,7 +102,8 @@ it('the strict provider sees one ask for a temporary secret in nine tenths of it
   })
   // an hour in a second and a half
   const speed = 2400
-  const sandbox = await openSandbox({ port: 0, speed, keys: [keys.publicKey] })
+  const time = steadyTime()
+  const sandbox = await openSandbox({ port: 0, clock: time.sandboxClock(speed), keys: [keys.publicKey] })
   const sidecar = await testSidecar(
     `
 state: sqlite:./state.db
@@ -114,12 +116,12 @@ upstreams:
     timeout: { connect: 10h, response: 10h, total: 10h }
     leases: [{ match: GET /connection-string, expires: sas }]
 `,
-    { speed, folder, environment: { KEY: keys.privateKey } }
+    { speed, time, folder, environment: { KEY: keys.privateKey } }
   )
   try {
     const secrets = new Set<string>()
     let asked = 0
-    for (const until = performance.now() + 3_200; performance.now() < until; asked++) {
+    for (const until = time.now() + 3_200; time.now() < until; asked++) {
       const response = await fetch(`${sidecar.dataUrl}/partner/connection-string`)
       expect(response.status).toBe(200)
       secrets.add(await response.text())
@@ -132,5 +134,6 @@ upstreams:
   } finally {
     await sidecar.stop()
     await sandbox.close()
+    time.close()
   }
 })

@@ -53,7 +53,7 @@ async function address(one: Child): Promise<string> {
   return url
 }
 
-describe('attache login before the strict provider', { timeout: 30_000 }, () => {
+describe('attache login before the strict provider', { timeout: 120_000 }, () => {
   it.each([
     ['a query', ''],
     ['a form', ', responseMode: form_post']
@@ -127,7 +127,7 @@ describe('attache login before the strict provider', { timeout: 30_000 }, () => 
   })
 })
 
-describe('attache login refuses', { timeout: 30_000 }, () => {
+describe('attache login refuses', { timeout: 120_000 }, () => {
   it('a credential that is not there, or that nobody signs in for', async () => {
     const file = write()
     const [unknown, machine, key] = await Promise.all(

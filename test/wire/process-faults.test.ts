@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { Agent, createServer as createHttpServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -184,7 +184,7 @@ describe('a process that is held up', () => {
 })
 
 describe('a process with few open files', () => {
-  it('turns callers away, and serves again as soon as they have gone', { timeout: 60_000 }, async () => {
+  it('turns callers away, and serves again as soon as they have gone', { timeout: 180_000 }, async () => {
     const sidecar = await started(await provider(), { openFiles: 128, upstream: 'retry: { attempts: 1 }' })
     expect((await fetch(`${sidecar.dataUrl}/up/x`)).status).toBe(200)
     const { host } = new URL(sidecar.dataUrl)
@@ -203,6 +203,67 @@ describe('a process with few open files', () => {
     expect(sidecar.output()).toContain('ulimit -n')
   })
 })
+
+describe('a storm of connections', () => {
+  it('of two thousand at once leaves those who were there before served, and nothing behind', { timeout: 120_000 }, async () => {
+    const sidecar = await started(await provider(), { more: 'limits: { connections: 300 }' })
+    const agent = new Agent({ keepAlive: true, maxSockets: 5 })
+    cleanUps.push(() => agent.destroy())
+    for (let i = 0; i < 5; i++) expect(await ask(agent, `${sidecar.dataUrl}/up/x`, 'GET')).toBe('ok')
+    const storm = Promise.all(Array.from({ length: 2000 }, () => opened(sidecar.dataUrl)))
+    for (let i = 0; i < 100; i++) expect(await ask(agent, `${sidecar.dataUrl}/up/x`, 'GET')).toBe('ok')
+    for (const socket of await storm) socket.destroy()
+    while (openFiles(sidecar.pid) >= 60) await pause(20)
+  })
+})
+
+describe('memory', () => {
+  it('does not grow with what passes through, but for what the collector has not looked at yet: 200 MiB up, 200 MiB down', { timeout: 120_000 }, async () => {
+    const size = 200 * 1024 * 1024
+    const base = await provider((message, response) => {
+      if (message.method === 'POST') return void message.resume().on('end', () => response.end('ok'))
+      response.writeHead(200)
+      let left = size
+      const more = (): void => {
+        while (left > 0) {
+          left -= 65_536
+          if (!response.write(Buffer.alloc(65_536))) return
+        }
+        response.end()
+      }
+      response.on('drain', more)
+      return more()
+    })
+    const sidecar = await started(base, { more: 'limits: { bodyBytes: 1GiB }' })
+    await (await fetch(`${sidecar.dataUrl}/up/x`, { method: 'POST', body: Buffer.alloc(3_000_000) })).text()
+    const before = peakBytes(sidecar.pid)
+    expect(await passed(`${sidecar.dataUrl}/up/x`, size, 'POST')).toBe(2)
+    expect(await passed(`${sidecar.dataUrl}/up/x`, 0, 'GET')).toBe(size)
+    expect((peakBytes(sidecar.pid) - before) / 1024 / 1024).toBeLessThan(100)
+  })
+})
+
+/** Sends that many bytes; gives how many came back. */
+function passed(url: string, bytes: number, method: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const asking = httpRequest(url, { method, headers: bytes > 0 ? { 'content-length': bytes } : {} }, (answer) => {
+      let received = 0
+      answer.on('data', (piece: Buffer) => (received += piece.length))
+      answer.on('end', () => resolve(received))
+    })
+    asking.on('error', reject)
+    let left = bytes
+    const more = (): void => {
+      while (left > 0) {
+        left -= 65_536
+        if (!asking.write(Buffer.alloc(65_536))) return
+      }
+      asking.end()
+    }
+    asking.on('drain', more)
+    more()
+  })
+}
 
 describe('what surrounds the process', () => {
   it('names no proxy for it: neither provider nor token service is asked through one', async () => {
@@ -245,4 +306,12 @@ describe('what surrounds the process', () => {
 function cpuSeconds(pid: number): number {
   const [user, system] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ').slice(11, 13).map(Number) ?? []
   return ((user ?? 0) + (system ?? 0)) / 100
+}
+
+function openFiles(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+function peakBytes(pid: number): number {
+  return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024
 }

@@ -161,7 +161,7 @@ upstreams:
   }
   const asked = (server: Origin): number => server.received.filter(({ url }) => url === '/token').length
 
-  test('before a provider that always says 401 asks for no more tokens than the cap, for ten minutes', { timeout: 30_000 }, async () => {
+  test('before a provider that always says 401 asks for no more tokens than the cap, for ten minutes', { timeout: 120_000 }, async () => {
     let issued = 0
     const server = await serving((received, response) => {
       if (received.url === '/token')
@@ -170,9 +170,9 @@ upstreams:
     })
     const speed = 120
     const sidecar = await sidecarFor(server, '', { speed })
-    const until = performance.now() + 600_000 / speed
+    const until = sidecar.time.now() + 600_000 / speed
     let calls = 0
-    while (performance.now() < until) {
+    while (sidecar.time.now() < until) {
       const answers = await Promise.all(Array.from({ length: 5 }, () => fetch(`${sidecar.dataUrl}/up/x?${calls++}`)))
       expect(answers.every((answer) => answer.status === 401)).toBe(true)
     }
