@@ -35,11 +35,11 @@ async function seenIn(moment: Moment, lives: number): Promise<string[]> {
     const one = child(CHILD, [`sqlite:${join(folder, 'attache.db')}`, JSON.stringify(options), '1000', '20', 'refresh-0'])
     cleanUps.push(() => one.kill('SIGKILL'))
     const used = one.line(moment === 'in use' ? /^token|^problem/ : /^problem/)
-    // who is killed prints no more, and nobody waits for it
-    used.catch(() => {})
+    // who is killed prints no more: that must not count as a rejection nobody handled
+    const settled = Promise.allSettled([used])
     await Promise.race(moment === 'in use' ? [used] : [reached.promise, used])
     one.kill('SIGKILL')
-    await one.ended
+    await Promise.all([one.ended, settled])
   }
   return seen
 }
