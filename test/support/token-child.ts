@@ -1,19 +1,23 @@
 /**
  * A replica of its own: opens one credential on a shared state file and prints what it gets, a line per wish:
- * `node token-child.ts STATE OPTIONS WISHES PAUSE_MS`; OPTIONS is a decoded credential in JSON, without its secrets.
+ * `node token-child.ts STATE OPTIONS WISHES PAUSE_MS [REFRESH_TOKEN]`; OPTIONS is a decoded credential in JSON, without its secrets.
  */
 import { systemClock } from '../../src/exchange/clock.ts'
-import { fingerprint, Secret } from '../../src/exchange/secret.ts'
+import { fingerprint, Secret, type SecretSource } from '../../src/exchange/secret.ts'
 import { openStore } from '../../src/state/open-store.ts'
 import { openCredentials } from '../../src/tokens/credentials.ts'
 import { tokenFetch } from '../../src/transport/token-fetch.ts'
 
-const [state = '', options = '', wishes = '1', pauseMs = '0'] = process.argv.slice(2)
+const [state = '', options = '', wishes = '1', pauseMs = '0', refreshToken] = process.argv.slice(2)
 const clock = systemClock()
 const tools = { clock, random: Math.random, report: () => {} }
 const store = await openStore(state, tools)
-const secret = new Secret('client-secret-1')
-const credential = { ...JSON.parse(options), clientSecret: { reference: '${X}', read: () => secret } }
+const fixed = (secret: Secret): SecretSource => ({ reference: '${X}', read: () => secret })
+const credential = {
+  ...JSON.parse(options),
+  clientSecret: fixed(new Secret('client-secret-1')),
+  ...(refreshToken === undefined ? {} : { refreshToken: fixed(new Secret(refreshToken)) })
+}
 const credentials = await openCredentials({ a: credential }, { ...tools, store, version: '1.2.3', tokenFetch: tokenFetch() })
 process.stdout.write('open\n')
 for (let wish = 0; wish < Number(wishes); wish++) {

@@ -39,7 +39,8 @@ export async function proveKey(name: string, options: CredentialOptions, folder:
     return { kind: 'refused', reason: 'this credential asks for no token, so nothing can be proven with it' }
   } catch (error) {
     if (!isProblem(error)) throw error
-    return { kind: 'refused', reason: lastReason === undefined ? error.message : `${error.message}: ${lastReason}` }
+    const isTold = lastReason === undefined || error.message.endsWith(lastReason)
+    return { kind: 'refused', reason: isTold ? error.message : `${error.message}: ${lastReason}` }
   } finally {
     timer.cancel()
     await credentials.close()
