@@ -307,17 +307,17 @@ describe('a provider that misbehaves', () => {
     }
   })
 
-  it.each([1, 70_000])('a trailer named Content-Length changes nothing about a body of %i chunks', async (chunks) => {
+  it.each([1, 400])('a trailer named Content-Length changes nothing about a body of %i chunks', async (chunks) => {
     const trailing = createServer((socket) => {
       socket.on('data', () =>
-        socket.write(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${'3\r\nabc\r\n'.repeat(chunks)}0\r\nContent-Length: 5\r\n\r\n`)
+        socket.write(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${`3e8\r\n${'x'.repeat(1000)}\r\n`.repeat(chunks)}0\r\nContent-Length: 5\r\n\r\n`)
       )
     })
     await new Promise<void>((resolve) => trailing.listen(0, '127.0.0.1', resolve))
     const { port } = trailing.address() as AddressInfo
     const beside = await testSidecar(`upstreams: { t: { baseUrl: "http://127.0.0.1:${port}" } }`)
     try {
-      for (let asked = 0; asked < 2; asked++) expect((await (await fetch(`${beside.dataUrl}/t/x`)).text()).length).toBe(3 * chunks)
+      for (let asked = 0; asked < 2; asked++) expect((await (await fetch(`${beside.dataUrl}/t/x`)).text()).length).toBe(1000 * chunks)
     } finally {
       await beside.stop()
       trailing.close()

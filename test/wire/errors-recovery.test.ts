@@ -111,7 +111,7 @@ describe('when the provider says wait', () => {
     )
   })
 
-  test('a thousand who waited a minute are no herd when it is over', async () => {
+  test('a thousand who waited a minute are no herd when it is over', { timeout: 60_000 }, async () => {
     const CALLERS = 1000
     const SPEED = 20
     let mostOpen = 0
@@ -121,7 +121,7 @@ describe('when the provider says wait', () => {
       // a herd would be here before the first of it is answered
       else setTimeout(() => socket.write(FINE), 10)
     })
-    const { dataUrl } = await started({ up: [server, 'retry: { attempts: 1 }'] }, { speed: SPEED })
+    const { dataUrl } = await started({ up: [server, 'retry: { attempts: 1 }, timeout: { total: 1h }'] }, { speed: SPEED })
     expect(await call(`${dataUrl}/up/first`, { headers: { 'Attache-Timeout': '30s' } })).toMatchObject({ status: 503, code: undefined })
     const outcomes = await Promise.all(Array.from({ length: CALLERS }, (_, i) => call(`${dataUrl}/up/${i}`)))
     expect(outcomes.filter(({ status }) => status !== 200)).toEqual([])
