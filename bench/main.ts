@@ -15,7 +15,7 @@ import { nginxOrigin } from './peers/nginx.ts'
 import { OTHER_CORE, freePort, installed, run, start } from './process.ts'
 import { topOfProfiles } from './profile.ts'
 import { machine, table, writeResults } from './report.ts'
-import { cacheHits, calls, idle, largeAnswers, latency, manyEntries, manyUpstreams, passThrough, type Plan, type Row } from './scenarios.ts'
+import { cacheHits, calls, idle, largeAnswers, latency, manyEntries, manyUpstreams, passThrough, randomUrls, type Plan, type Row } from './scenarios.ts'
 import { overload, slowReaders, storm, transfer } from './stress.ts'
 import { ATTACHE, CACHE_HITS, LARGE_ANSWERS, LATENCY, PASS_THROUGH } from './subjects.ts'
 
@@ -23,6 +23,7 @@ const SCENARIOS: Readonly<Record<string, (plan: Plan) => Promise<Row[]>>> = {
   'pass-through': passThrough,
   'cache hits': cacheHits,
   'many entries': manyEntries,
+  'random urls': randomUrls,
   'large answers': (plan) => largeAnswers({ ...plan, rounds: Math.min(plan.rounds, 2) }),
   latency,
   'many upstreams': (plan) => manyUpstreams({ ...plan, rounds: Math.min(plan.rounds, 3) }),

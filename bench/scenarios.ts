@@ -1,4 +1,5 @@
 /** What is measured, one function per question; each gives rows for the table. */
+import { randomUUID } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -27,6 +28,11 @@ export type Plan = {
 
 /** Hit tests with many entries use this many. */
 const MANY_ENTRIES = 100_000
+/**
+ * Different cacheable answers asked for once each, in steps after which memory is looked at; a tenth of it with --quick. The
+ * heap is limited, because without need V8 collects no garbage: what grew without bound would end the process there.
+ */
+const RANDOM_URLS = { all: 1_000_000, step: 10_000, maxMiB: 64, heapMiB: 192, programMiB: 160 }
 const IDLE_SECONDS = 5
 const OPEN_LOOP_RATE = 1000
 
@@ -66,6 +72,40 @@ export async function manyEntries(plan: Plan, entries = MANY_ENTRIES): Promise<R
       { ...row, wrong: row.wrong + (hits < 99 ? 1 : 0), note: `${row.note}, ${hits} of 100 looked at are hits` }
     ]
   })
+}
+
+/** Whether memory stays within the cache's bound, and what the process needs besides, however many URLs an app makes up. */
+export async function randomUrls(plan: Plan): Promise<Row[]> {
+  if (!plan.chosen(ATTACHE.name)) return []
+  const { step, maxMiB, heapMiB, programMiB } = RANDOM_URLS
+  const urls = plan.rounds > 2 ? RANDOM_URLS.all : RANDOM_URLS.all / 10
+  const [port, adminPort] = [await freePort(), await freePort()]
+  const [node = '', ...args] = attache(plan.place, port, adminPort, 1, `${maxMiB}MiB`)
+  const started = await begin([node, `--max-old-space-size=${heapMiB}`, ...args], port, plan, 'attache-random-urls')
+  const base = `http://127.0.0.1:${port}${ATTACHE.prefix}`
+  await ask(base + SMALL)
+  const before = residentBytes(started.pid) ?? 0
+  let [resident, stored] = [0, 0]
+  for (let asked = step; asked <= urls; asked += step) {
+    await fill(`${base}cached/${randomUUID()}`, step)
+    resident = Math.max(resident, residentBytes(started.pid) ?? 0)
+    stored = Math.max(stored, sum((await ask(`http://127.0.0.1:${adminPort}/metrics`)).body, 'attache_cache_bytes'))
+    plan.progress(`attache: ${asked} of ${urls} URLs, ${Math.round(resident / 2 ** 20)} MiB resident at most`)
+  }
+  const calls = sum((await ask(`http://127.0.0.1:${adminPort}/metrics`)).body, 'attache_attempts_total')
+  await started.stop()
+  return [
+    { subject: 'different answers', value: calls, unit: '', wrong: Math.max(0, urls - calls) },
+    { subject: 'stored at most', value: stored / 2 ** 20, unit: 'MiB', wrong: stored > maxMiB * 2 ** 20 ? 1 : 0, note: `maxBytes ${maxMiB} MiB` },
+    { subject: 'resident before', value: before / 2 ** 20, unit: 'MiB', wrong: 0 },
+    {
+      subject: 'resident at most',
+      value: resident / 2 ** 20,
+      unit: 'MiB',
+      wrong: resident > (heapMiB + maxMiB + programMiB) * 2 ** 20 ? 1 : 0,
+      note: `limit ${heapMiB + maxMiB + programMiB} MiB: heap ${heapMiB}, bodies ${maxMiB}, program and buffers ${programMiB}`
+    }
+  ]
 }
 
 /** Milliseconds added at 1,000 requests a second, against asking the origin directly. */

@@ -96,16 +96,16 @@ export function missing(subject: Subject): boolean {
 }
 
 /** The sidecar with `upstreams` of them configured; the first is `bench`. */
-export function attache(place: Place, port: number, adminPort: number, upstreams: number): string[] {
+export function attache(place: Place, port: number, adminPort: number, upstreams: number, maxBytes = '512MiB'): string[] {
   const folder = join(place.folder, `attache-${port}`)
   mkdirSync(folder, { recursive: true })
   const file = join(folder, 'attache.yaml')
-  writeFileSync(file, attacheConfig(place, port, adminPort, upstreams))
+  writeFileSync(file, attacheConfig(place, port, adminPort, upstreams, maxBytes))
   const profiling = place.profile ? ['--cpu-prof', `--cpu-prof-dir=${join(place.folder, 'profiles')}`] : []
   return [process.execPath, ...profiling, place.main, 'run', '--config', file]
 }
 
-function attacheConfig(place: Place, port: number, adminPort: number, upstreams: number): string {
+function attacheConfig(place: Place, port: number, adminPort: number, upstreams: number, maxBytes: string): string {
   const names = ['bench', ...Array.from({ length: upstreams - 1 }, (_none, at) => `other-${at}`)]
   return `version: 1
 listen: 127.0.0.1:${port}
@@ -127,7 +127,7 @@ ${names
     credential: bench
     operations: { allow: ["GET /small", "GET /large", "GET /cached/**"] }
     volume: { limits: ["1000000000/1m", "10000000000/1h"], concurrency: 128 }
-    cache: { maxBytes: 512MiB }
+    cache: { maxBytes: ${maxBytes} }
 `
   )
   .join('')}`

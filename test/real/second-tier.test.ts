@@ -1,95 +1,36 @@
 import { Readable } from 'node:stream'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/exchange/clock.ts'
-import type { Event } from '../../src/exchange/events.ts'
-import { openSecondTier } from '../../src/state/open-store.ts'
-import type { Look, SecondTier } from '../../src/state/second-tier.ts'
-import { cached, textOf, type Cached, type CachedSetup } from '../support/cached.ts'
+import { textOf, type Cached } from '../support/cached.ts'
 import { origin } from '../support/origin.ts'
 import { requireReal } from '../support/real.ts'
 import { realRedis, type RealRedis } from '../support/redis.ts'
+import { FRESH, replicasOf, until, type Replicas } from '../support/replicas.ts'
 import { testSidecar } from '../support/sidecar.ts'
-import { slowProxy } from '../support/slow-proxy.ts'
-
-// What other work on the machine may add to the promised 50 ms.
-const BUSY_MACHINE_MS = 100
-const FRESH = ['Cache-Control', 'max-age=60']
-const PLACE = { scope: 'scope', shelf: 'shelf', slot: 'slot' }
 
 const binary = requireReal('redis-server')
 
 describe.skipIf(binary === undefined)('the second tier of the cache in a real Redis', () => {
   let redis: RealRedis
-  let events: Event[]
-  const opened: SecondTier[] = []
-
+  let house: Replicas
   beforeAll(async () => {
     redis = await realRedis(binary ?? '')
     await redis.start()
   })
   afterAll(() => redis.remove())
   beforeEach(async () => {
-    events = []
+    house = replicasOf(redis)
     await redis.command('FLUSHALL')
   })
   afterEach(async () => {
     redis.thaw()
-    for (const tier of opened.splice(0)) await tier.close()
+    await house.closeAll()
   })
-
-  async function tierAt(url = redis.url, clock = systemClock()): Promise<SecondTier> {
-    const tier = await openSecondTier(url, { clock, random: Math.random, report: (event) => void events.push(event) })
-    if (tier === undefined) throw new Error('no tier')
-    opened.push(tier)
-    return tier
-  }
-  async function replica(setup: CachedSetup = {}): Promise<Cached> {
-    const room = cached({ secondTier: true, tier: await tierAt(), ...setup })
-    room.origin({ fields: FRESH })
-    return room
-  }
-  async function replicas(setup: CachedSetup = {}): Promise<[Cached, Cached]> {
-    return [await replica(setup), await replica(setup)]
-  }
-
-  /** Asks until it is so; fails after 5 s. */
-  async function until<T>(what: string, found: () => Promise<T | undefined>): Promise<T> {
-    const giveUpAt = performance.now() + 5_000
-    while (performance.now() < giveUpAt) {
-      const value = await found()
-      if (value !== undefined) return value
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-    throw new Error(`${what}: not within 5 s`)
-  }
-  const lines = async (command: string): Promise<string[]> =>
-    (await redis.command(command)).split('\r\n').filter((line) => line !== '' && !/^[*$]\d/.test(line))
-  /** Every record there is, as key and slot. */
-  async function records(): Promise<[key: string, slot: string][]> {
-    const shelves = await lines('KEYS attache:answers:*:*')
-    const slots = await Promise.all(shelves.map(async (key) => (await lines(`HKEYS ${key}`)).map((slot): [string, string] => [key, slot])))
-    return slots.flat().filter(([, slot]) => slot !== 'g')
-  }
-  const untilKept = (count: number): Promise<[string, string][]> =>
-    until(`${count} records`, async () => {
-      const found = await records()
-      return found.length === count ? found : undefined
-    })
-  async function keptBy(room: Cached, ...targets: string[]): Promise<[string, string][]> {
-    const before = await records()
-    for (const target of targets) await textOf(await room.get(target))
-    return untilKept(before.length + targets.length)
-  }
-  async function timed(work: () => Promise<unknown>): Promise<number> {
-    const before = performance.now()
-    await work()
-    return performance.now() - before
-  }
 
   describe('replicas', () => {
     test('share an answer: the second one neither asks nor waits for anybody, and says where it comes from', async () => {
-      const [a, b] = await replicas()
-      await keptBy(a, '/v')
+      const [a, b] = await house.two()
+      await house.keptBy(a, '/v')
       const shared = await b.get('/v')
       expect(shared).toMatchObject({ status: 200, source: 'cache' })
       expect(shared.cacheStatus).toMatch(/^hit; ttl=(?:60|59|58); detail=shared$/)
@@ -101,8 +42,8 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('look once for all who ask together', async () => {
-      const [a, b] = await replicas()
-      await keptBy(a, '/v')
+      const [a, b] = await house.two()
+      await house.keptBy(a, '/v')
       await redis.command('CONFIG RESETSTAT')
       const answers = await Promise.all(Array.from({ length: 20 }, () => b.get('/v')))
       expect(new Set(await Promise.all(answers.map(textOf)))).toEqual(new Set(['answer 1']))
@@ -111,8 +52,8 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('that have it themselves, or are told not to use it, do not look', async () => {
-      const room = await replica()
-      await keptBy(room, '/v')
+      const room = await house.replica()
+      await house.keptBy(room, '/v')
       await redis.command('CONFIG RESETSTAT')
       await room.get('/v')
       await room.get('/v', ['Cache-Control', 'no-cache'])
@@ -121,24 +62,24 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('whose caches do not say secondTier share nothing', async () => {
-      const [a, b] = await replicas({ secondTier: false })
+      const [a, b] = await house.two({ secondTier: false })
       await a.get('/v')
       await b.get('/v')
       expect(b.calls).toHaveLength(1)
-      expect(await lines('KEYS attache:answers*')).toEqual([])
+      expect(await house.lines('KEYS attache:answers*')).toEqual([])
     })
 
     test('share streams that have come to their end', async () => {
-      const [a, b] = await replicas()
+      const [a, b] = await house.two()
       const stream = Readable.from([Buffer.from('one '), Buffer.from('two')])
       a.origin({ response: { status: 200, fields: FRESH, body: { kind: 'stream', stream, sizeBytes: undefined }, source: 'upstream' } })
-      await keptBy(a, '/v')
+      await house.keptBy(a, '/v')
       expect(await textOf(await b.get('/v'))).toBe('one two')
       expect(b.calls).toHaveLength(0)
     })
 
     test('share answers of any size up to maxEntryBytes', async () => {
-      const [a, b] = await replicas({ maxEntryBytes: 100_000 })
+      const [a, b] = await house.two({ maxEntryBytes: 100_000 })
       const bodies = [
         'x'.repeat(100_000),
         Array.from({ length: 9_000 }, (_none, n) => n)
@@ -148,14 +89,14 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
       ]
       for (const [n, body] of bodies.entries()) {
         a.origin({ fields: FRESH, body })
-        await keptBy(a, `/${n}`)
+        await house.keptBy(a, `/${n}`)
         expect(await textOf(await b.get(`/${n}`))).toBe(body)
       }
       expect(b.calls).toHaveLength(0)
       a.origin({ fields: FRESH, body: 'x'.repeat(100_001) })
       await a.get('/large')
       a.origin({ fields: FRESH })
-      await keptBy(a, '/after')
+      await house.keptBy(a, '/after')
       expect(b.calls).toHaveLength(0)
       await b.get('/large')
       expect(b.calls).toHaveLength(1)
@@ -163,9 +104,9 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
 
     test('never give one identity what another got', async () => {
       const setup = { identityOf: (credential: string | undefined) => credential ?? '' }
-      const [a, b] = await replicas(setup)
+      const [a, b] = await house.two(setup)
       await a.get('/v', [], { credential: 'one' })
-      await untilKept(1)
+      await house.untilKept(1)
       expect(await textOf(await b.get('/v', [], { credential: 'two' }))).toBe('answer 1')
       await b.get('/v', ['Authorization', 'Bearer x'], { credential: 'one' })
       expect(b.calls).toHaveLength(2)
@@ -173,27 +114,27 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('of another configuration, or with another key, find nothing', async () => {
-      const a = await replica({ scope: 'tenant 1' })
-      await keptBy(a, '/v')
+      const a = await house.replica({ scope: 'tenant 1' })
+      await house.keptBy(a, '/v')
       for (const setup of [{ scope: 'tenant 2' }, { scope: 'tenant 1', sealKey: Buffer.alloc(32, 9) }]) {
-        const other = await replica(setup)
+        const other = await house.replica(setup)
         await other.get('/v')
         expect(other.calls).toHaveLength(1)
       }
-      const same = await replica({ scope: 'tenant 1' })
+      const same = await house.replica({ scope: 'tenant 1' })
       await same.get('/v')
       expect(same.calls).toHaveLength(0)
     })
 
     test('are given the variant they select, whatever it depends on', async () => {
-      const [a, b] = await replicas()
+      const [a, b] = await house.two()
       for (const room of [a, b]) room.origin((request) => ({ fields: [...FRESH, 'Vary', 'Accept-Language, X-Shape'], body: request.fields.join(' ') }))
       const danish = ['Accept-Language', 'da', 'X-Shape', 'round']
       const english = ['Accept-Language', 'en', 'X-Shape', 'round']
       const square = ['Accept-Language', 'da', 'X-Shape', 'square']
       await textOf(await a.get('/v', danish))
       await textOf(await a.get('/v', english))
-      await untilKept(2)
+      await house.untilKept(2)
       expect(await textOf(await b.get('/v', danish))).toBe(danish.join(' '))
       expect(await textOf(await b.get('/v', english))).toBe(english.join(' '))
       expect(b.calls).toHaveLength(0)
@@ -204,10 +145,10 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     test('count its age on, by the clock of Redis, and validate what is no longer fresh', async () => {
       // a minute is 60 ms here: Redis keeps its own time, which nobody can advance
       const clock = systemClock(1_000)
-      const [a, b] = [await replica({ tier: await tierAt(redis.url, clock) }), await replica({ tier: await tierAt(redis.url, clock) })]
+      const [a, b] = [await house.replica({ tier: await house.tierAt(redis.url, clock) }), await house.replica({ tier: await house.tierAt(redis.url, clock) })]
       a.origin({ fields: [...FRESH, 'ETag', '"1"'], body: 'whole' })
       await textOf(await a.get('/v'))
-      await until('a record', async () => ((await lines('KEYS attache:x1000:answers:*:*')).length > 0 ? true : undefined))
+      await until('a record', async () => ((await house.lines('KEYS attache:x1000:answers:*:*')).length > 0 ? true : undefined))
       await clock.sleep(61_000)
       b.origin({ status: 304, fields: [...FRESH, 'ETag', '"1"'] })
       expect(await textOf(await b.get('/v'))).toBe('whole')
@@ -219,29 +160,29 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     const FLIP = `local v = redis.call('HGET', KEYS[1], ARGV[1]) local at = tonumber(ARGV[2]) local b = string.byte(v, at) redis.call('HSET', KEYS[1], ARGV[1], string.sub(v, 1, at - 1)..string.char((b + 1) % 256)..string.sub(v, at + 1)) return 1`
 
     test('with any byte changed is a miss', async () => {
-      const a = await replica()
-      const [[key, slot] = ['', '']] = await keptBy(a, '/v')
+      const a = await house.replica()
+      const [[key, slot] = ['', '']] = await house.keptBy(a, '/v')
       const sizeBytes = Number((await redis.command(`HSTRLEN ${key} ${slot}`)).slice(1))
       expect(sizeBytes).toBeGreaterThan(100)
       for (const at of [1, 2, 14, 30, 60, sizeBytes]) {
         expect(await redis.command(`EVAL "${FLIP}" 1 ${key} ${slot} ${at}`)).toBe(':1\r\n')
-        const b = await replica()
+        const b = await house.replica()
         b.origin({ body: 'own' })
         expect(await textOf(await b.get('/v'))).toBe('own')
         await redis.command(`EVAL "${FLIP.replace('b + 1', 'b + 255')}" 1 ${key} ${slot} ${at}`)
       }
       // it was those bytes, and nothing else
-      const b = await replica()
+      const b = await house.replica()
       await b.get('/v')
       expect(b.calls).toHaveLength(0)
     })
 
     test('copied to another key is a miss: another target, another identity, another upstream', async () => {
-      const [a, b] = await replicas()
-      const [[fromKey, fromSlot] = ['', '']] = await keptBy(a, '/secret')
-      const all = await keptBy(a, '/other')
+      const [a, b] = await house.two()
+      const [[fromKey, fromSlot] = ['', '']] = await house.keptBy(a, '/secret')
+      const all = await house.keptBy(a, '/other')
       await a.get('/secret', [], { credential: 'two' })
-      const more = await untilKept(3)
+      const more = await house.untilKept(3)
       expect(all).toHaveLength(2)
       for (const [key, slot] of more) {
         if (slot === fromSlot) continue
@@ -254,8 +195,8 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('put back after it was dropped is a miss', async () => {
-      const [a, b] = await replicas()
-      const [[key, slot] = ['', '']] = await keptBy(a, '/v')
+      const [a, b] = await house.two()
+      const [[key, slot] = ['', '']] = await house.keptBy(a, '/v')
       await redis.command(`EVAL "return redis.call('SET', 'aside', redis.call('HGET', KEYS[1], ARGV[1]))" 1 ${key} ${slot}`)
       await a.send('PUT', '/v')
       await redis.command(`EVAL "return redis.call('HSET', KEYS[1], ARGV[1], redis.call('GET', 'aside'))" 1 ${key} ${slot}`)
@@ -264,10 +205,10 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('says nothing to whoever reads it, is compressed where that pays, and ends', async () => {
-      const a = await replica({ staleIfError: 30_000 })
+      const a = await house.replica({ staleIfError: 30_000 })
       const body = 'CANARY-BODY '.repeat(1_000)
       a.origin({ fields: [...FRESH, 'X-Note', 'CANARY-FIELD'], body })
-      const [[key, slot] = ['', '']] = await keptBy(a, '/CANARY-PATH?user=CANARY')
+      const [[key, slot] = ['', '']] = await house.keptBy(a, '/CANARY-PATH?user=CANARY')
       const everything = [await redis.command('KEYS *'), await redis.command(`HGETALL ${key}`)].join('')
       expect(everything).not.toContain('CANARY')
       expect(Number((await redis.command(`HSTRLEN ${key} ${slot}`)).slice(1))).toBeLessThan(body.length / 10)
@@ -277,9 +218,9 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('of an answer that lives for a year ends within a day', async () => {
-      const a = await replica()
+      const a = await house.replica()
       a.origin({ fields: ['Cache-Control', 'max-age=31536000'] })
-      const [[key] = ['']] = await keptBy(a, '/v')
+      const [[key] = ['']] = await house.keptBy(a, '/v')
       expect(Number((await redis.command(`PTTL ${key}`)).slice(1))).toBeLessThanOrEqual(86_400_000)
     })
   })
@@ -311,8 +252,8 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     }
     for (const [how, change] of Object.entries(changes)) {
       test(`${how}`, async () => {
-        const [a, b] = await replicas()
-        await keptBy(a, '/v', '/untouched')
+        const [a, b] = await house.two()
+        await house.keptBy(a, '/v', '/untouched')
         await change(a)
         // the drop is on its way ahead of whatever is asked for behind it
         a.origin({ fields: FRESH })
@@ -325,15 +266,15 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     }
 
     test('and the one that changed it does not find it there either', async () => {
-      const a = await replica()
-      await keptBy(a, '/v')
+      const a = await house.replica()
+      await house.keptBy(a, '/v')
       await a.send('PUT', '/v')
       a.origin({ body: 'new' })
       expect(await textOf(await a.get('/v'))).toBe('new')
     })
 
     test('an answer that was on its way meanwhile is not shared', async () => {
-      const [a, b] = await replicas()
+      const [a, b] = await house.two()
       const slow = Promise.withResolvers<{ fields: string[]; body: string }>()
       const begun = Promise.withResolvers<void>()
       a.origin(() => {
@@ -346,116 +287,19 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
       slow.resolve({ fields: FRESH, body: 'old' })
       expect(await textOf(await early)).toBe('old')
       a.origin({ fields: FRESH })
-      await keptBy(a, '/behind')
+      await house.keptBy(a, '/behind')
       b.origin({ fields: FRESH, body: 'new' })
       expect(await textOf(await b.get('/v'))).toBe('new')
     })
 
     test('absence that another replica has kept does not count for a thing just announced', async () => {
-      const [a, b] = await replicas({ negative: { 404: 60_000 } })
+      const [a, b] = await house.two({ negative: { 404: 60_000 } })
       a.origin({ status: 202, fields: ['Location', '/api/items/1'] }, { status: 200 })
       await a.send('POST', '/items')
       b.origin({ status: 404 })
-      await keptBy(b, '/items/1')
+      await house.keptBy(b, '/items/1')
       expect((await a.get('/items/1')).status).toBe(200)
     })
-  })
-
-  describe('when Redis is not there', () => {
-    const known = (look: Look | undefined): string | undefined => look?.value?.toString()
-
-    async function keep(tier: SecondTier, value = 'v'): Promise<Look> {
-      const look = await back(tier)
-      await tier.put(PLACE, look, Buffer.from(value), 60_000)
-      return look
-    }
-    const back = (tier: SecondTier): Promise<Look> => until('the tier is back', () => tier.look(PLACE))
-
-    test('stopped in its tracks: 50 ms once, nothing after that; then it serves again', async () => {
-      const tier = await tierAt()
-      await keep(tier)
-      redis.freeze()
-      expect(await timed(async () => expect(await tier.look(PLACE)).toBeUndefined())).toBeLessThan(50 + BUSY_MACHINE_MS)
-      const later = await Promise.all(Array.from({ length: 200 }, () => timed(() => tier.look(PLACE))))
-      expect(Math.max(...later)).toBeLessThan(BUSY_MACHINE_MS)
-      redis.thaw()
-      expect(known(await back(tier))).toBe('v')
-      expect(events.map((event) => (event.kind === 'warning' ? event.message : event.kind))).toEqual([
-        'redis gives no answer in time; answers are not shared until it is back'
-      ])
-    })
-
-    test('what was dropped meanwhile is not there when it is back', async () => {
-      for (const drop of [(tier: SecondTier) => tier.drop('scope', 'shelf'), (tier: SecondTier) => tier.dropAll('scope')]) {
-        const tier = await tierAt()
-        const kept = await keep(tier)
-        redis.freeze()
-        const took = await timed(() => drop(tier))
-        expect(took).toBeLessThan(50 + BUSY_MACHINE_MS)
-        await drop(tier)
-        redis.thaw()
-        const before = await back(tier)
-        // the bytes may still lie there, but are bound to a generation that is over
-        expect(before.generation).not.toBe(kept.generation)
-        const other = await tierAt()
-        expect((await other.look(PLACE))?.generation).toBe(before.generation)
-        await keep(tier, 'w')
-        expect(known(await other.look(PLACE))).toBe('w')
-      }
-    })
-
-    test('killed, callers miss and nothing else; started again, it is used again', async () => {
-      const [a, b] = await replicas()
-      await keptBy(a, '/v')
-      await redis.kill()
-      expect(await textOf(await b.get('/v'))).toBe('answer 1')
-      expect((await a.get('/v')).cacheStatus).toMatch(/^hit/)
-      expect((await b.send('PUT', '/v')).status).toBe(200)
-      await redis.start()
-      const tier = await tierAt()
-      await keep(tier)
-      expect(known(await tier.look(PLACE))).toBe('v')
-    })
-
-    test('absent at start: opens all the same', async () => {
-      await redis.kill()
-      const tier = await tierAt()
-      expect(await tier.look(PLACE)).toBeUndefined()
-      await tier.drop('scope', 'shelf')
-      await redis.start()
-      await back(tier)
-    })
-
-    test.each(['HTTP/1.1 400 Bad Request\r\n\r\n', ':1\r\n', '*5\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n', '-ERR no\r\n'])(
-      'answers %j are no answers',
-      async (nonsense) => {
-        const proxy = await slowProxy(redis.port)
-        const tier = await tierAt(`redis://127.0.0.1:${proxy.port}/0`)
-        await keep(tier)
-        proxy.answerWith(nonsense)
-        expect(await timed(async () => expect(await tier.look(PLACE)).toBeUndefined())).toBeLessThan(50 + BUSY_MACHINE_MS)
-        await tier.close()
-        await proxy.close()
-      }
-    )
-
-    test('a shelf holds a bounded number of records, and none of another scope', async () => {
-      const tier = await tierAt()
-      for (let n = 0; n < 200; n++) {
-        const place = { ...PLACE, slot: `slot${n}` }
-        const look = await until('the tier is there', () => tier.look(place))
-        await tier.put(place, look, Buffer.from('v'), 60_000)
-      }
-      expect((await records()).length).toBeLessThanOrEqual(65)
-      expect(known(await tier.look({ ...PLACE, slot: 'slot199' }))).toBe('v')
-      expect(known(await tier.look({ ...PLACE, scope: 'other', slot: 'slot199' }))).toBeUndefined()
-    })
-  })
-
-  test('only a Redis is one', async () => {
-    const tools = { clock: systemClock(), random: Math.random, report: () => undefined }
-    expect(await openSecondTier('memory:', tools)).toBeUndefined()
-    expect(await openSecondTier('sqlite:/nowhere/state.db', tools)).toBeUndefined()
   })
 
   describe('sidecars', () => {
@@ -479,7 +323,7 @@ upstreams:
       const other = await testSidecar(config(provider.url), { environment: { KEY: 'another' } })
       const get = (sidecar: { dataUrl: string }): Promise<Response> => fetch(`${sidecar.dataUrl}/up/v`)
       expect(await (await get(a)).text()).toBe('GET /v')
-      await untilKept(1)
+      await house.untilKept(1)
       const shared = await get(b)
       expect(await shared.text()).toBe('GET /v')
       expect(shared.headers.get('cache-status')).toMatch(/hit; ttl=\d+; detail=shared/)

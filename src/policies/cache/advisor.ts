@@ -38,7 +38,7 @@ type Watched = { last: number; readonly askedAt: Float64Array; readonly kept: Fl
 
 const TTLS_MS = [10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 21_600_000, 86_400_000] as const
 
-// Bounds of memory (some 400 KiB) and of time on the way of an answer (a few microseconds, a hundred times a second).
+// Bounds of memory (some 700 KiB an upstream) and of time on the way of an answer (a few microseconds, a hundred times a second).
 const KEYS = 1000
 const OPERATIONS = 500
 const LARGEST_BYTES = 64 * 1024
