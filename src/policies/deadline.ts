@@ -1,4 +1,5 @@
-import { Cancellation } from '../exchange/signal.ts'
+import { Cancellation, type Signal } from '../exchange/signal.ts'
+import type { Clock, Timer } from '../exchange/clock.ts'
 import type { Policy } from '../exchange/chain.ts'
 import type { CallerWishes } from '../exchange/message.ts'
 import { duration, section, type Decoded } from '../exchange/options.ts'
@@ -39,18 +40,63 @@ export function deadline(options: Pick<TimeoutOptions, 'total'>, tools: Upstream
     const totalMs = request.deadlineAt === Infinity ? options.total : Infinity
     const limitMs = Math.min(totalMs, wishes.timeoutMs ?? Infinity, wishes.waitMs ?? Infinity)
     const deadlineAt = Math.min(request.deadlineAt, clock.now() + limitMs)
-    // Derived by hand: Signal.any costs more than everything else in this room together.
-    const cancellation = new Cancellation()
-    const leave = (): void => cancellation.abort(signal.reason)
-    signal.addEventListener('abort', leave)
-    const timer = clock.after(deadlineAt - clock.now(), () => cancellation.abort(outOfTime(limitMs, wishes)))
+    const end = new End(signal, deadlineAt, () => outOfTime(limitMs, wishes), clock)
     try {
-      return await next({ ...request, signal: cancellation, deadlineAt })
+      return await next({ ...request, signal: end, deadlineAt })
     } finally {
-      timer.cancel()
-      signal.removeEventListener('abort', leave)
+      end.over()
     }
   }
+}
+
+/**
+ * The caller's signal and the deadline in one. Nearly every answer from the cache comes with nobody listening, so the timer
+ * is set, and the caller listened to, for the first one who does.
+ */
+class End implements Signal {
+  readonly #caller: Signal
+  readonly #deadlineAt: number
+  readonly #outOfTime: () => Problem
+  readonly #clock: Clock
+  readonly #listened = new Cancellation()
+  #timer: Timer | undefined
+  #isOver = false
+
+  constructor(caller: Signal, deadlineAt: number, outOfTime: () => Problem, clock: Clock) {
+    this.#caller = caller
+    this.#deadlineAt = deadlineAt
+    this.#outOfTime = outOfTime
+    this.#clock = clock
+  }
+
+  get aborted(): boolean {
+    return this.#listened.aborted || (this.#timer === undefined && !this.#isOver && this.#caller.aborted)
+  }
+
+  get reason(): unknown {
+    return this.#listened.aborted ? this.#listened.reason : this.#caller.reason
+  }
+
+  addEventListener(type: 'abort', listener: () => void): void {
+    if (this.#timer === undefined) {
+      this.#caller.addEventListener('abort', this.#leave)
+      this.#timer = this.#clock.after(this.#deadlineAt - this.#clock.now(), () => this.#listened.abort(this.#outOfTime()))
+    }
+    this.#listened.addEventListener(type, listener)
+  }
+
+  removeEventListener(type: 'abort', listener: () => void): void {
+    this.#listened.removeEventListener(type, listener)
+  }
+
+  /** The answer's header is there: neither the caller nor the time ends it any more. */
+  over(): void {
+    this.#isOver = true
+    this.#timer?.cancel()
+    this.#caller.removeEventListener('abort', this.#leave)
+  }
+
+  readonly #leave = (): void => this.#listened.abort(this.#caller.reason)
 }
 
 function outOfTime(limitMs: number, wishes: CallerWishes): Problem {

@@ -26,10 +26,12 @@ export function guard(options: OperationsOptions, tools: UpstreamTools): Policy 
   const { upstream, report } = tools
   const { allow = [] } = options
   const operations = operationRouter(allow)
+  const allowed = new Set(allow)
 
   return function guard(request, next) {
-    if (allow.length === 0 || operations.find(request.method, pathOf(request.target)) !== undefined) return next(request)
-    return refuse(request, next)
+    // an operation may be named by a pattern of another section that matches it as well
+    const isAllowed = allow.length === 0 || allowed.has(request.operation) || operations.find(request.method, pathOf(request.target)) !== undefined
+    return isAllowed ? next(request) : refuse(request, next)
   }
 
   async function refuse(request: Request, next: Send): Promise<Response> {
