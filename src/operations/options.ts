@@ -13,7 +13,10 @@ export const asyncOptions = section(
       },
       {}
     ),
-    settle: duration('How long what a 201 or 202 points to may be missing: until then its absence is not kept as an answer', '5m'),
+    settle: duration(
+      'How long what a 202 accepted may not be carried out, and what a 201 or 202 points to be missing: until then neither the old state nor the absence is kept as an answer',
+      '60s'
+    ),
     deadline: duration('A background operation that has not ended by then is given up', '24h'),
     keep: duration('How long its outcome can be fetched', '24h'),
     operations: integer('Background operations under way and outcomes kept, together', { minimum: 0 }, 1000),

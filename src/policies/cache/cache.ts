@@ -10,7 +10,7 @@ import { selects } from '../../http/vary.ts'
 import { advisor, type Advice } from './advisor.ts'
 import { ageMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
-import { changes, referenced } from './changes.ts'
+import { changes, referenced, type Unsettled } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
 import { flights, type Outcome } from './flights.ts'
 import { eventsOf } from './happened.ts'
@@ -234,7 +234,10 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
       throw error
     }
     if (isUnsafe && response.status < 400) {
-      const told = Promise.all([request.target, ...referenced(request, response, base)].map(async (target) => changed(target)))
+      // carried out later (RFC 9110 §15.3.3): until it has settled, what is read may be the old state
+      const unsettled = response.status === 202 ? { unwrittenUntil: clock.now() + tools.settleMs } : {}
+      const others = referenced(request, response, base).map(async (target) => changed(target))
+      const told = Promise.all([changed(request.target, unsettled) ?? Promise.resolve(), ...others])
       // a stream must not be left without a reader
       if (response.body.kind !== 'stream') await told
     }
@@ -252,12 +255,12 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */
   function announced(request: Request, response: Response): void {
     if (response.status !== 201 && response.status !== 202) return
-    for (const target of referenced(request, response, base)) void changed(target, clock.now() + tools.settleMs)
+    for (const target of referenced(request, response, base)) void changed(target, { absentUntil: clock.now() + tools.settleMs })
   }
 
   /** Settles when replicas know it too, as far as they share answers. */
-  function changed(target: string, settlesAt?: number): Promise<void> | undefined {
-    recent.mark(target, settlesAt)
+  function changed(target: string, unsettled?: Unsettled): Promise<void> | undefined {
+    recent.mark(target, unsettled)
     underWay.closeTarget(target)
     if (store.dropTarget(target) > 0) reportSize()
     return shared?.drop(target)

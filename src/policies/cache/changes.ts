@@ -3,6 +3,14 @@ import type { Request, Response } from '../../exchange/message.ts'
 import { field } from '../../http/fields.ts'
 import { referencedTarget } from '../../http/reference.ts'
 
+/** Clock times until which something may not have happened yet. */
+export type Unsettled = {
+  /** What was announced may be missing: "no such thing" is no news. */
+  readonly absentUntil?: number
+  /** What was written may not be there to read. */
+  readonly unwrittenUntil?: number
+}
+
 /**
  * What is known to have changed at the provider, so that an answer that was under way at the time is not stored after it:
  * a GET that overtakes a PUT would otherwise bring the old state back.
@@ -10,17 +18,19 @@ import { referencedTarget } from '../../http/reference.ts'
 export type Changes = {
   /** A point in the order of things; take one before asking. */
   now(): number
-  /** The target has changed. With `settlesAt`, "no such thing" about it is no news until that clock time. */
-  mark(target: string, settlesAt?: number): void
+  /** The target has changed. */
+  mark(target: string, unsettled?: Unsettled): void
   /** Anything may have changed. */
   markAll(): void
   /** Whether the target may have changed since that point. */
   since(target: string, point: number): boolean
   /** Whether the target was announced (`Location` of a 201 or 202) so lately that its absence means "not yet". */
   isSettling(target: string, clockNow: number): boolean
+  /** Whether a write to the target was accepted (202) so lately that what is read may still be the old state. */
+  isUnwritten(target: string, clockNow: number): boolean
 }
 
-type Mark = { readonly point: number; readonly settlesAt: number }
+type Mark = { readonly point: number } & Required<Unsettled>
 
 // Only what is remembered is bounded: about what has been forgotten the answer is always "may have changed".
 const REMEMBERED_BYTES = 1024 * 1024
@@ -40,16 +50,22 @@ export function changes(): Changes {
 
   return {
     now: () => point,
-    mark(target, settlesAt = 0) {
+    mark(target, { absentUntil = 0, unwrittenUntil = 0 } = {}) {
+      const known = marks.peek(target)
       point += 1
-      marks.set(target, { point, settlesAt: Math.max(settlesAt, marks.peek(target)?.settlesAt ?? 0) })
+      marks.set(target, {
+        point,
+        absentUntil: Math.max(absentUntil, known?.absentUntil ?? 0),
+        unwrittenUntil: Math.max(unwrittenUntil, known?.unwrittenUntil ?? 0)
+      })
     },
     markAll() {
       point += 1
       horizon = point
     },
     since: (target, earlier) => horizon > earlier || (marks.peek(target)?.point ?? 0) > earlier,
-    isSettling: (target, clockNow) => (marks.peek(target)?.settlesAt ?? 0) > clockNow
+    isSettling: (target, clockNow) => (marks.peek(target)?.absentUntil ?? 0) > clockNow,
+    isUnwritten: (target, clockNow) => (marks.peek(target)?.unwrittenUntil ?? 0) > clockNow
   }
 }
 

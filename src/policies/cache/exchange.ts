@@ -139,9 +139,11 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   function drafted(request: Request, status: number, fields: Fields, situation: Situation, journey: Journey): Draft | undefined {
     const { key } = situation
     const arrivedAt = clock.now()
+    // a write is on its way: what was read may be what was before it
+    if (changes.isUnwritten(request.target, arrivedAt)) return undefined
+    const times = { arrivedAt, receivedAtMs: clock.wallNow(), delayMs: journey.delayMs() }
     const isSettling = (): boolean => changes.isSettling(request.target, arrivedAt)
-    const siblings = (): readonly StoredAnswer[] => store.variants(key)
-    return draftOf({ key, request, status, fields, arrivedAt, receivedAtMs: clock.wallNow(), delayMs: journey.delayMs(), isSettling, siblings })
+    return draftOf({ ...times, key, request, status, fields, isSettling, siblings: () => store.variants(key) })
   }
 
   function freshened(held: StoredAnswer, response: Response, request: Request, situation: Situation, journey: Journey): Exchanged {

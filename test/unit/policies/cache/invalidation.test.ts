@@ -229,6 +229,28 @@ describe('negative answers (agreement)', () => {
     expect(room.calls).toHaveLength(3)
   })
 
+  test('what a 202 has accepted is not kept as it reads until it has settled, and kept from then on', async () => {
+    const room = cached({ settleMs: 10_000 })
+    room.origin(FRESH, { status: 202, fields: ['Location', '/api/jobs/1'] }, FRESH)
+    await room.get('/items/1')
+    await room.send('PUT', '/items/1')
+    await room.get('/items/1')
+    await room.clock.advance(9_999)
+    expect((await room.get('/items/1')).source).toBe('upstream')
+    await room.clock.advance(1)
+    expect((await room.get('/items/1')).source).toBe('upstream')
+    expect((await room.get('/items/1')).source).toBe('cache')
+    expect(room.calls).toHaveLength(5)
+  })
+
+  test('a write that is done with its answer leaves nothing to settle', async () => {
+    const room = cached({ settleMs: 10_000 })
+    room.origin({ status: 204 }, FRESH)
+    await room.send('PUT', '/items/1')
+    await room.get('/items/1')
+    expect((await room.get('/items/1')).source).toBe('cache')
+  })
+
   test('a Location in the 202 to a GET counts as well', async () => {
     const room = cached(NEGATIVE)
     room.origin({ status: 404 }, { status: 202, fields: ['Location', '/api/items/1'] }, { status: 200 })
