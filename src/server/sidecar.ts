@@ -261,7 +261,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     await admin.close()
     await closeAll()
     log.info('stopped', { lost })
-    log.flush()
+    log.close()
     return lost === 0 ? 0 : 1
   }
 

@@ -10,7 +10,8 @@ export type Log = {
   info(message: string, details?: Readonly<Record<string, unknown>>): void
   warn(message: string, details?: Readonly<Record<string, unknown>>): void
   error(message: string, details?: Readonly<Record<string, unknown>>): void
-  flush(): void
+  /** Writes what is left, before the process ends. */
+  close(): void
 }
 
 /** Real milliseconds for which request lines wait for others. */
@@ -93,14 +94,17 @@ export function openLog(level: LogLevel, clock: Pick<Clock, 'wallNow' | 'after' 
     }
   }
   // a fault nobody foresaw ends the process at once: what led to it must be there to read
-  process.on('exit', flush)
+  process.once('exit', flush)
 
   return {
     write,
     info: (message, details) => logger.info(details ?? {}, message),
     warn: (message, details) => logger.warn(details ?? {}, message),
     error: (message, details) => logger.error(details ?? {}, message),
-    flush
+    close() {
+      process.off('exit', flush)
+      flush()
+    }
   }
 }
 

@@ -220,7 +220,7 @@ class Attempt implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     // said of a trailer, once the header is over: the body is complete, and its length none of a trailer's business (RFC 9110 §6.5.1)
-    if (this.#chunks !== undefined && error instanceof errors.HTTPParserError && error.message.includes(TWO_FRAMINGS)) return this.onResponseEnd()
+    if (this.#answer !== undefined && error instanceof errors.HTTPParserError && error.message.includes(TWO_FRAMINGS)) return this.onResponseEnd()
     this.#fail(this.#request.signal.aborted ? this.#request.signal.reason : failureOf(error))
   }
 
