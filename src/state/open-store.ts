@@ -2,7 +2,6 @@ import { resolve } from 'node:path'
 import type { Clock } from '../exchange/clock.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { memoryStore } from './memory.ts'
-import { redisBackend } from './redis.ts'
 import { sqliteBackend } from './sqlite.ts'
 import { withStandIn } from './stand-in.ts'
 import type { Store } from './store.ts'
@@ -21,6 +20,8 @@ export async function openStore(location: string, tools: Tools): Promise<Store> 
     return withStandIn('sqlite', (_lost, attempt) => sqliteBackend(file, scope, tools, attempt), tools)
   }
   const url = redisUrl(location)
+  // loaded only where it is used: its client costs every start 40 ms and 3 MiB
+  const { redisBackend } = await import('./redis.ts')
   return withStandIn('redis', (lost, attempt) => redisBackend(url, scope, tools, lost, attempt), tools)
 }
 
