@@ -44,6 +44,7 @@ export function goals(results: Results): Goal[] {
     below('ready after', 'idle: ready within 600 ms', 600),
     below('resident', 'idle: at most 90 MiB resident', 90),
     below('processor', 'idle: at most 0.2 % processor', 0.2),
+    below('resident under load', 'load: at most 160 MiB resident', 160),
     judge(
       'many upstreams: 200 at least 0.95 × one',
       [of('many upstreams', 'attache, 200 upstreams'), of('many upstreams', 'attache, 1 upstream')],
