@@ -6,19 +6,17 @@ WORKDIR /build
 COPY package.json package-lock.json .npmrc ./
 # the base image is the Node; the package that pins one for checkouts is not needed here
 RUN npm ci --ignore-scripts
-COPY tsconfig.json tsconfig.build.json ./
+COPY tsconfig.json ./
 COPY .ci/build.ts .ci/build.ts
 COPY src src
 COPY sandbox sandbox
 COPY config config
 RUN node .ci/build.ts
-RUN npm prune --omit=dev --ignore-scripts
 
 FROM ${BASE}
 ENV NODE_ENV=production
 WORKDIR /app
 COPY --from=build /build/package.json ./
-COPY --from=build /build/node_modules node_modules
 COPY --from=build /build/dist dist
 # state is the only thing ever written: everything else works on a read-only root
 RUN ln -s /app/dist/src/main.js /usr/local/bin/attache \

@@ -45,6 +45,7 @@ export function goals(results: Results): Goal[] {
     atMost('idle', 'ready after', 'ready within 600 ms', 600),
     atMost('idle', 'resident', 'at most 90 MiB resident', 90),
     atMost('idle', 'processor', 'at most 0.2 % processor', 0.2),
+    atMost('idle', 'resident under load', 'at most 160 MiB resident under load', 160),
     judge(
       'many upstreams: 200 at least 0.95 × one',
       [of('many upstreams', 'attache, 200 upstreams'), of('many upstreams', 'attache, 1 upstream')],

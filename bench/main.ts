@@ -3,7 +3,7 @@
  *
  *   --quick         shorter and fewer rounds
  *   --only NAME     one scenario or one subject (repeatable)
- *   --profile       a processor profile of the sidecar for each scenario, top lines printed
+ *   --profile       a processor profile of the sidecar (from src/) for each scenario, top lines printed
  *   --source        the sidecar from src/ as it stands; otherwise the package is built first, as users run it
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -71,8 +71,10 @@ const tokenService = await start([process.execPath, join(import.meta.dirname, 'p
   logFile: join(folder, 'logs/token-service.log')
 })
 
-const main = values.source ? join(ROOT, 'src/main.ts') : join(ROOT, 'dist/src/main.js')
-if (!values.source) await run([process.execPath, join(ROOT, '.ci/build.ts')], OTHER_CORE)
+// the package is a few bundled files, in which a profile finds no rooms
+const fromSource = values.source || values.profile
+const main = fromSource ? join(ROOT, 'src/main.ts') : join(ROOT, 'dist/src/main.js')
+if (!fromSource) await run([process.execPath, join(ROOT, '.ci/build.ts')], OTHER_CORE)
 
 const results: Record<string, Row[]> = {}
 for (const [name, measure] of Object.entries(SCENARIOS)) {

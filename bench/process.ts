@@ -18,6 +18,8 @@ export type Started = {
   readonly pid: number
   /** Milliseconds from start to the first accepted connection. */
   readonly readyMs: number
+  /** Processor time it had used by then: steadier than `readyMs` on a machine others use too. */
+  readonly readyProcessorMs: number | undefined
   stop(): Promise<void>
 }
 
@@ -36,7 +38,8 @@ export async function start(command: readonly string[], options: StartOptions): 
   running.add(child)
   child.once('exit', () => running.delete(child))
   await accepting(options.port, child, options.logFile)
-  return { pid: child.pid ?? 0, readyMs: performance.now() - startedAt, stop: () => stop(child) }
+  const pid = child.pid ?? 0
+  return { pid, readyMs: performance.now() - startedAt, readyProcessorMs: processorMs(pid), stop: () => stop(child) }
 }
 
 /** Runs a command to its end and gives what it printed; fails where it fails. */
@@ -53,10 +56,10 @@ export async function run(command: readonly string[], core: number): Promise<str
   return printed.out
 }
 
-/** Resident memory in bytes; undefined where the system does not tell. */
-export function residentBytes(pid: number): number | undefined {
+/** Resident memory in bytes, all of it or what belongs to no file; undefined where the system does not tell. */
+export function residentBytes(pid: number, part: 'VmRSS' | 'RssAnon' = 'VmRSS'): number | undefined {
   try {
-    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+    const kilobytes = new RegExp(`^${part}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
     return kilobytes === undefined ? undefined : Number(kilobytes) * 1024
   } catch (error) {
     if (error instanceof Error && 'code' in error) return undefined

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import type { LoadResult } from '../config/load.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
 import { printEnvironment, printFindings } from './report.ts'
+import { smallYoungGeneration } from './young-generation.ts'
 
 /** `attache run`, the default: the sidecar, until a signal ends it. */
 export function addRunCommand(program: Command): void {
@@ -14,6 +15,7 @@ export function addRunCommand(program: Command): void {
 }
 
 async function run(file: string, speed: number): Promise<number> {
+  const youngGeneration = smallYoungGeneration()
   const { environmentFindings } = await import('../config/environment.ts')
   const hazards = environmentFindings(process.env, process.execArgv)
   if (hazards.length > 0) return printEnvironment(hazards)
@@ -37,6 +39,7 @@ async function run(file: string, speed: number): Promise<number> {
       },
       { speed }
     )
+    void starting.then(youngGeneration.grow, ignore)
     return await untilStopped(starting)
   } catch (error) {
     process.stderr.write(`attache: cannot start: ${error instanceof Error ? error.message : String(error)}\n`)

@@ -15,9 +15,10 @@ export function addSandboxCommand(program: Command): void {
     .action(async (args: SandboxArguments) => {
       const { openSandbox } = await import('../../sandbox/main.ts')
       const sandbox = await openSandbox({ port: args.port, host: args.host, speed: args.speed })
-      process.stdout.write(`sandbox on ${sandbox.url}; ledger at ${sandbox.url}/ledger\n`)
       const { promise: stopped, resolve: stop } = Promise.withResolvers<void>()
       for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop())
+      // said last: whoever reads it may end it at once
+      process.stdout.write(`sandbox on ${sandbox.url}; ledger at ${sandbox.url}/ledger\n`)
       await stopped
       await sandbox.close()
     })

@@ -1,7 +1,7 @@
-/** The published JSON Schema of the file, derived from the option schemas; the only room that imports Ajv. */
-import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
+/** The published JSON Schema of the file, derived from the option schemas, and what its violations are called. */
 import type { TSchema } from '../exchange/options.ts'
 import { nearest } from './findings.ts'
+import { faultsOf, type Fault } from './schema-faults.ts'
 
 /** How a text of the file becomes a value, see `exchange/options.ts`. */
 export type Kind = 'duration' | 'size' | 'rate' | 'date' | 'secret' | 'path' | 'listen'
@@ -18,6 +18,9 @@ export type Schema = {
   readonly anyOf?: readonly Schema[]
   readonly enum?: readonly unknown[]
   readonly pattern?: string
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly additionalProperties?: boolean
   readonly 'x-attache'?: Kind
 }
 
@@ -61,40 +64,9 @@ function mapValues<From, To>(values: Readonly<Record<string, From>>, change: (va
 
 /** A check that gives every violation at once, in words for the person who wrote the file. */
 export function validator(schema: Schema): Validate {
-  let check: ValidateFunction | undefined
   return function validate(tree) {
-    // compiling costs some hundredths of a second that `--help` need not pay
-    check ??= new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false }).compile(schema)
-    check(tree)
-    const errors = check.errors ?? []
-    return withoutAlternatives(errors).map((error) => ({ path: pathOf(error), message: messageOf(error, schema) }))
+    return faultsOf(schema, tree).map((fault) => ({ path: fault.path, message: messageOf(fault, schema) }))
   }
-}
-
-/**
- * Of a value with several allowed shapes, Ajv reports what keeps it from being each of them. Kept are the errors of the one
- * whose shape it has, or the single "must be one of" where it has none.
- */
-function withoutAlternatives(errors: readonly ErrorObject[]): ErrorObject[] {
-  let kept = [...errors]
-  for (const choice of errors.filter((error) => error.keyword === 'anyOf')) {
-    const inside = kept.filter((error) => error !== choice && error.schemaPath.startsWith(`${choice.schemaPath}/`))
-    const branchOf = (error: ErrorObject): string => error.schemaPath.slice(choice.schemaPath.length + 1).split('/')[0] ?? ''
-    const wrongShape = new Set(inside.filter((error) => error.instancePath === choice.instancePath && error.keyword === 'type').map(branchOf))
-    const rightShape = inside.filter((error) => !wrongShape.has(branchOf(error)))
-    kept = kept.filter((error) => !inside.includes(error) || rightShape.includes(error))
-    if (rightShape.length > 0) kept = kept.filter((error) => error !== choice)
-  }
-  return kept
-}
-
-function pathOf(error: ErrorObject): string[] {
-  const path = error.instancePath
-    .split('/')
-    .slice(1)
-    .map((segment) => segment.replaceAll('~1', '/').replaceAll('~0', '~'))
-  const key: unknown = error.params['additionalProperty'] ?? error.params['missingProperty']
-  return typeof key === 'string' ? [...path, key] : path
 }
 
 const KINDS: Record<Kind, string> = {
@@ -112,29 +84,28 @@ export function shapeOf(kind: Kind): string {
   return KINDS[kind]
 }
 
-function messageOf(error: ErrorObject, root: Schema): string {
-  const schema = (error.parentSchema ?? {}) as Schema
+function messageOf({ keyword, schema, value, key = '' }: Fault, root: Schema): string {
   const kind = schema['x-attache']
   if (kind !== undefined) return KINDS[kind]
-  switch (error.keyword) {
+  switch (keyword) {
     case 'additionalProperties':
-      return unknownKey(String(error.params['additionalProperty']), schema, root)
+      return unknownKey(key, schema, root)
     case 'required':
-      return `is missing${describe(schema.properties?.[String(error.params['missingProperty'])])}`
+      return `is missing${describe(schema.properties?.[key])}`
     case 'type':
-      return `must be ${article(String(error.params['type']))}${describe(schema)}`
+      return `must be ${article(schema.type ?? '')}${describe(schema)}`
     case 'enum': {
       const words = (schema.enum ?? []).map(String)
-      const meant = typeof error.data === 'string' ? nearest(error.data, words) : undefined
+      const meant = typeof value === 'string' ? nearest(value, words) : undefined
       return `must be one of ${words.join(', ')}${meant === undefined ? '' : `; did you mean ${meant}?`}`
     }
     case 'pattern':
       return `has the wrong form${describe(schema)}`
     case 'minimum':
-      return `must be at least ${String(error.params['limit'])}`
+      return `must be at least ${schema.minimum}`
     case 'maximum':
-      return `must be at most ${String(error.params['limit'])}`
-    default:
+      return `must be at most ${schema.maximum}`
+    case 'anyOf':
       return `is not allowed here${describe(schema)}`
   }
 }

@@ -1,4 +1,4 @@
-import { METHODS, ServerResponse, type IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import httpProxy from '@fastify/http-proxy'
 import fastify, { type FastifyInstance } from 'fastify'
@@ -9,6 +9,7 @@ import { callerOf, type Caller } from './checks.ts'
 import type { Door, DownstreamTools } from './door.ts'
 import { answerPreflight, refuseRequest, serve, serveUpgrade, turnAway } from './downstream.ts'
 import type { Handler } from './http-server.ts'
+import { METHODS, ServerResponse as NodeResponse } from './node-http.ts'
 
 export type DataPortOptions = {
   /** The upstreams reachable on this port, each under its prefix. */
@@ -101,7 +102,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
     upgrade(message: IncomingMessage, socket: Duplex, head: Buffer) {
       upgraded.add(socket)
       socket.once('close', () => upgraded.delete(socket))
-      const response = new ServerResponse(message)
+      const response = new NodeResponse(message)
       response.assignSocket(message.socket)
       response.shouldKeepAlive = false
       response.once('finish', () => message.socket.destroySoon())

@@ -1,9 +1,10 @@
-import { STATUS_CODES, createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../exchange/clock.ts'
 import { Problem } from '../exchange/problem.ts'
 import { fieldList, hasField } from '../http/fields.ts'
 import { localAnswer } from './local-answer.ts'
+import { STATUS_CODES, createServer } from './node-http.ts'
 
 /** What becomes of requests and upgrades; swapped whole on a reload, while connections stay. */
 export type Handler = {

@@ -1,9 +1,10 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Clock } from '../exchange/clock.ts'
 import type { BrowserReply, OpenRedirect } from '../tokens/login.ts'
 import { SignInError } from '../tokens/sign-in.ts'
 import { closed } from './listeners.ts'
+import { createServer } from './node-http.ts'
 
 const LARGEST_FORM_BYTES = 64 * 1024
 const HEADER_BYTES = 16 * 1024

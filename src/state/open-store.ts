@@ -2,10 +2,9 @@ import { resolve } from 'node:path'
 import type { Clock } from '../exchange/clock.ts'
 import type { Tools } from '../exchange/tools.ts'
 import { memoryStore } from './memory.ts'
-import { redisBackend } from './redis.ts'
-import { redisSecondTier, type SecondTier } from './second-tier.ts'
 import { sqliteBackend } from './sqlite.ts'
 import { withStandIn } from './stand-in.ts'
+import type { SecondTier } from './second-tier.ts'
 import type { Store } from './store.ts'
 
 /**
@@ -22,12 +21,16 @@ export async function openStore(location: string, tools: Tools): Promise<Store> 
     return withStandIn('sqlite', (_lost, attempt) => sqliteBackend(file, scope, tools, attempt), tools)
   }
   const url = redisUrl(location)
+  // loaded only where it is used: its client costs every start 40 ms and 3 MiB
+  const { redisBackend } = await import('./redis.ts')
   return withStandIn('redis', (lost, attempt) => redisBackend(url, scope, tools, lost, attempt), tools)
 }
 
 /** Opens the place beside the state where replicas share cached answers; undefined where the state is no Redis. Never rejects. */
 export async function openSecondTier(location: string, tools: Tools): Promise<SecondTier | undefined> {
-  return location.startsWith('redis') ? redisSecondTier(redisUrl(location), scopeOf(tools.clock), tools) : undefined
+  if (!location.startsWith('redis')) return undefined
+  const { redisSecondTier } = await import('./second-tier.ts')
+  return redisSecondTier(redisUrl(location), scopeOf(tools.clock), tools)
 }
 
 function redisUrl(location: string): URL {

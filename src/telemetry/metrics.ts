@@ -5,6 +5,18 @@ import { counter as aCounter, gauge as aGauge, histogram as aHistogram } from '.
 const SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150]
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
+const UNFIT = [
+  // gauges with a counter's name, which promtool objects to; the same numbers are there by type
+  'nodejs_active_handles_total',
+  'nodejs_active_requests_total',
+  'nodejs_active_resources_total',
+  // they contain the time between two looks and would tell nothing else; what is late shows in max, p90, p99
+  'nodejs_eventloop_lag_min_seconds',
+  'nodejs_eventloop_lag_mean_seconds',
+  'nodejs_eventloop_lag_stddev_seconds',
+  'nodejs_eventloop_lag_p50_seconds'
+]
+
 /** The Prometheus side of the house: takes events, gives the text of `/metrics`. */
 export type Metrics = {
   count(event: Event): void
@@ -15,9 +27,9 @@ export type Metrics = {
 /** The metrics of contract §5; `version` and `node` label `attache_build_info`. */
 export function metrics(build: { version: string; node: string }): Metrics {
   const registry = new Registry()
-  collectDefaultMetrics({ register: registry })
-  // gauges with a counter's name, which promtool objects to; the same numbers are there by type
-  for (const misnamed of ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']) registry.removeSingleMetric(misnamed)
+  // the event loop is looked at ten times a second; prom-client's hundred would be most of what an idle sidecar does
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 })
+  for (const name of UNFIT) registry.removeSingleMetric(name)
 
   const counter = (name: string, help: string, labelNames: readonly string[]) => aCounter(registry, { name, help, labelNames })
   const gauge = (name: string, help: string, labelNames: readonly string[]) => aGauge(registry, { name, help, labelNames })
