@@ -22,6 +22,7 @@ const SLIM = `
   export { default as BalancedPool } from 'undici/lib/dispatcher/balanced-pool.js'
   export { default as Client } from 'undici/lib/dispatcher/client.js'
   export { default as Pool } from 'undici/lib/dispatcher/pool.js'
+  export { default as buildConnector } from 'undici/lib/core/connect.js'
   export { default as errors } from 'undici/lib/core/errors.js'
 `
 const slimUndici: Plugin = {

@@ -200,12 +200,12 @@ describe('precedence', () => {
     expect(loaded(`${finfo}    cache: { heuristic: true }\n`).config.upstreams['api']?.cache.negative).toEqual({ 204: 30_000 })
   })
 
-  test('how long what was announced may be missing is five minutes, or what the agreement or the file says', () => {
+  test('how long what was accepted or announced may take to settle is a minute, or what the agreement or the file says', () => {
     const own = (settle: string): string => `name: own\ntitle: Our agreement\ndefaults: { upstream: { async: { settle: ${settle} } } }\n`
     const agreed = files({ 'attache.yaml': `${API}    agreement: ./own.yaml\n`, 'own.yaml': own('30s') })
-    const written = files({ 'attache.yaml': `${API}    agreement: ./own.yaml\n    async: { settle: 1m }\n`, 'own.yaml': own('30s') })
+    const written = files({ 'attache.yaml': `${API}    agreement: ./own.yaml\n    async: { settle: 2m }\n`, 'own.yaml': own('30s') })
     const settle = (result: LoadResult): number | undefined => accepted(result).config.upstreams['api']?.async.settle
-    expect([settle(load(API)), settle(loadConfig(agreed, {})), settle(loadConfig(written, {}))]).toEqual([300_000, 30_000, 60_000])
+    expect([settle(load(API)), settle(loadConfig(agreed, {})), settle(loadConfig(written, {}))]).toEqual([60_000, 30_000, 120_000])
   })
 
   test('an agreement fills the credentials that its upstream uses, and no others', () => {
