@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Tools } from '../exchange/tools.ts'
-import { Unavailable } from './backend.ts'
 import { connectRedis, count, garbage, type RedisConnection } from './redis-connection.ts'
+import { supervised } from './supervised.ts'
 
 /** Where a record lies: all names are the caller's and say nothing to whoever reads them in the tier. */
 export type Place = { readonly scope: string; readonly shelf: string; readonly slot: string }
@@ -33,10 +33,6 @@ export type SecondTier = {
 }
 
 // All in real milliseconds: the place outside does not run faster under --speed.
-const FIRST_PROBE_MS = 100
-const SLOWEST_PROBE_MS = 2_000
-const STEADY_AFTER_MS = 5_000
-const WARN_EVERY_MS = 60_000
 const PUT_MS = 1_000
 
 const LONGEST_TTL_MS = 86_400_000
@@ -77,8 +73,6 @@ const DROP = `
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return 1`
 
-type State = { kind: 'up'; connection: RedisConnection; since: number } | { kind: 'down' } | { kind: 'closed' }
-
 /**
  * A second tier in a Redis (5 or later). Where Redis is gone, stopped or slow, the callers of that moment lose 50 ms at
  * most; a probe every 100 ms to 2 s (real time) finds out when it is back. What was dropped meanwhile is made good before
@@ -86,9 +80,6 @@ type State = { kind: 'up'; connection: RedisConnection; since: number } | { kind
  */
 export async function redisSecondTier(url: URL, prefix: string, tools: Tools): Promise<SecondTier> {
   const { clock } = tools
-  let state: State = { kind: 'down' }
-  let probeMs = FIRST_PROBE_MS
-  let warnedAt = -Infinity
   let underWayBytes = 0
   // scopes in which something was dropped that Redis may not have heard of
   const owed = new Set<string>()
@@ -96,57 +87,6 @@ export async function redisSecondTier(url: URL, prefix: string, tools: Tools): P
   const inClockTime = (realMs: number): number => realMs / clock.realMs(1)
   const scopeKey = (scope: string): string => `attache:${prefix}answers:${scope}`
   const shelfKey = (scope: string, shelf: string): string => `${scopeKey(scope)}:${shelf}`
-
-  function warn(cause: unknown): void {
-    const now = clock.now()
-    if (now - warnedAt < inClockTime(WARN_EVERY_MS)) return
-    warnedAt = now
-    const why = cause instanceof Unavailable ? cause.message : 'the second tier of the cache failed unexpectedly'
-    tools.report({ kind: 'warning', about: 'cache', message: `${why}; answers are not shared until it is back` })
-  }
-
-  function goDown(lost: RedisConnection, cause: unknown): void {
-    // Many calls fail together, and some on a connection that was replaced long ago: only the first one counts.
-    if (state.kind !== 'up' || state.connection !== lost) return
-    if (clock.now() - state.since > inClockTime(STEADY_AFTER_MS)) probeMs = FIRST_PROBE_MS
-    state = { kind: 'down' }
-    warn(cause)
-    void lost.close()
-    probeLater()
-  }
-
-  function probeLater(): void {
-    clock.after(inClockTime(probeMs * (0.75 + tools.random() / 4)), () => void connect('again'))
-    probeMs = Math.min(probeMs * 2, SLOWEST_PROBE_MS)
-  }
-
-  async function connect(attempt: 'first' | 'again'): Promise<void> {
-    if (isClosed()) return
-    let connection: RedisConnection | undefined
-    let lostBefore: unknown
-    try {
-      connection = await connectRedis(
-        url,
-        `attache:${prefix}probe:`,
-        tools,
-        (cause) => {
-          if (connection !== undefined) goDown(connection, cause)
-          lostBefore ??= cause
-        },
-        attempt
-      )
-      await settle(connection)
-      if (lostBefore !== undefined) throw lostBefore
-    } catch (cause) {
-      void connection?.close()
-      if (isClosed()) return
-      warn(cause)
-      probeLater()
-      return
-    }
-    if (isClosed()) return connection.close()
-    state = { kind: 'up', connection, since: clock.now() }
-  }
 
   /** Until nothing is owed at the very moment of going up. */
   async function settle(connection: RedisConnection): Promise<void> {
@@ -156,20 +96,19 @@ export async function redisSecondTier(url: URL, prefix: string, tools: Tools): P
     }
   }
 
-  // A function, because the state may have changed during an await, which the compiler cannot see.
-  function isClosed(): boolean {
-    return state.kind === 'closed'
-  }
+  const place = await supervised<RedisConnection>(
+    {
+      open: (lost, attempt) => connectRedis(url, `attache:${prefix}probe:`, tools, lost, attempt),
+      settle,
+      about: 'cache',
+      unexpected: 'the second tier of the cache failed unexpectedly',
+      consequence: 'answers are not shared until it is back'
+    },
+    tools
+  )
 
-  async function attempt<T>(work: (connection: RedisConnection) => Promise<T>): Promise<T | undefined> {
-    if (state.kind !== 'up') return undefined
-    const { connection } = state
-    try {
-      return await work(connection)
-    } catch (cause) {
-      goDown(connection, cause)
-      return undefined
-    }
+  function attempt<T>(work: (connection: RedisConnection) => Promise<T>): Promise<T | undefined> {
+    return place.attempt<T | undefined>(work, () => undefined)
   }
 
   function look({ scope, shelf, slot }: Place): Promise<Look | undefined> {
@@ -203,23 +142,17 @@ export async function redisSecondTier(url: URL, prefix: string, tools: Tools): P
       await work(connection)
       return true
     })
-    if (isDone === true || isClosed()) return
+    if (isDone === true || place.isClosed()) return
     owed.add(scope)
     await attempt(settle)
   }
-
-  await connect('first')
 
   return {
     look,
     put,
     drop: (scope, shelf) => change(scope, ({ call }) => call('EVAL', DROP, '1', shelfKey(scope, shelf), newGeneration(), realTtl(REMEMBERED_MS))),
     dropAll: (scope) => change(scope, ({ call }) => call('SET', scopeKey(scope), newGeneration(), 'PX', realTtl(SCOPE_TTL_MS))),
-    async close() {
-      const last = state
-      state = { kind: 'closed' }
-      if (last.kind === 'up') await last.connection.close()
-    }
+    close: () => place.close()
   }
 }
 

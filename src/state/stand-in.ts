@@ -1,20 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { Tools } from '../exchange/tools.ts'
-import { Unavailable, type Backend } from './backend.ts'
+import type { Backend } from './backend.ts'
 import { memoryStore, nextFence } from './memory.ts'
 import { owedTo } from './owed.ts'
 import type { Lock, Store } from './store.ts'
-
-/** Opens the place anew; calls `lost` when it goes away by itself later. Rejects with `Unavailable`. */
-export type OpenBackend = (lost: (cause: unknown) => void, attempt: 'first' | 'again') => Promise<Backend>
-
-type State = { kind: 'up'; backend: Backend; since: number } | { kind: 'down' } | { kind: 'closed' }
-
-// All in real milliseconds: the place outside does not run faster under --speed.
-const FIRST_PROBE_MS = 100
-const SLOWEST_PROBE_MS = 2_000
-const STEADY_AFTER_MS = 5_000
-const WARN_EVERY_MS = 60_000
+import { supervised, type Open } from './supervised.ts'
 
 const MIRROR = { entries: 10_000, bytes: 32 * 1024 * 1024 }
 const OWED = { entries: 1_000, bytes: 16 * 1024 * 1024 }
@@ -27,78 +17,26 @@ const OWED = { entries: 1_000, bytes: 16 * 1024 * 1024 }
  * meanwhile is then made good: the last value of each record, deletions and the sum added to each counter, up to 1,000
  * of them or 16 MiB, the newest kept. Never rejects; an outage is one `warning` event, at most one a minute.
  */
-export async function withStandIn(kind: Store['kind'], open: OpenBackend, tools: Tools): Promise<Store> {
+export async function withStandIn(kind: Store['kind'], open: Open<Backend>, tools: Tools): Promise<Store> {
   const { clock } = tools
   const mirror = memoryStore(tools, MIRROR)
   const owed = owedTo(clock, OWED)
-  let state: State = { kind: 'down' }
   let highestFence = 0
-  let probeMs = FIRST_PROBE_MS
-  let warnedAt = -Infinity
 
-  const inClockTime = (realMs: number): number => realMs / clock.realMs(1)
-
-  function warn(cause: unknown): void {
-    const now = clock.now()
-    if (now - warnedAt < inClockTime(WARN_EVERY_MS)) return
-    warnedAt = now
-    const why = cause instanceof Unavailable ? cause.message : `the ${kind} state failed unexpectedly`
-    tools.report({ kind: 'warning', about: 'state', message: `${why}; working from memory until it is back` })
-  }
-
-  function goDown(lost: Backend, cause: unknown): void {
-    // Many calls fail together, and some on a connection that was replaced long ago: only the first one counts.
-    if (state.kind !== 'up' || state.backend !== lost) return
-    if (clock.now() - state.since > inClockTime(STEADY_AFTER_MS)) probeMs = FIRST_PROBE_MS
-    state = { kind: 'down' }
-    warn(cause)
-    void lost.close()
-    probeLater()
-  }
-
-  function probeLater(): void {
-    clock.after(inClockTime(probeMs * (0.75 + tools.random() / 4)), () => void connect('again'))
-    probeMs = Math.min(probeMs * 2, SLOWEST_PROBE_MS)
-  }
-
-  async function connect(attempt: 'first' | 'again'): Promise<void> {
-    if (isClosed()) return
-    let backend: Backend | undefined
-    let lostBefore: Unavailable | undefined
-    try {
-      backend = await open((cause) => {
-        if (backend !== undefined) goDown(backend, cause)
-        lostBefore ??= new Unavailable(`the ${kind} state went away`, cause)
-      }, attempt)
-      // Until nothing is owed at the very moment of going up: a debt left behind would be paid, outdated, after the next outage.
-      while (owed.size > 0) await owed.settle(backend)
-      if (lostBefore !== undefined) throw lostBefore
-    } catch (cause) {
-      void backend?.close()
-      if (isClosed()) return
-      warn(cause)
-      probeLater()
-      return
-    }
-    if (isClosed()) return backend.close()
-    state = { kind: 'up', backend, since: clock.now() }
-  }
-
-  // A function, because the state may have changed during an await, which the compiler cannot see.
-  function isClosed(): boolean {
-    return state.kind === 'closed'
-  }
-
-  async function attempt<T>(use: (backend: Backend) => Promise<T>, standIn: () => T | Promise<T>): Promise<T> {
-    if (state.kind !== 'up') return standIn()
-    const { backend } = state
-    try {
-      return await use(backend)
-    } catch (cause) {
-      goDown(backend, cause)
-      return standIn()
-    }
-  }
+  const place = await supervised<Backend>(
+    {
+      open,
+      // A debt left behind would be paid, outdated, after the next outage.
+      async settle(backend) {
+        while (owed.size > 0) await owed.settle(backend)
+      },
+      about: 'state',
+      unexpected: `the ${kind} state failed unexpectedly`,
+      consequence: 'working from memory until it is back'
+    },
+    tools
+  )
+  const { attempt } = place
 
   function get(key: string): Promise<Buffer | undefined> {
     return attempt(
@@ -200,8 +138,6 @@ export async function withStandIn(kind: Store['kind'], open: OpenBackend, tools:
     )
   }
 
-  await connect('first')
-
   return {
     kind,
     get,
@@ -212,10 +148,8 @@ export async function withStandIn(kind: Store['kind'], open: OpenBackend, tools:
     add,
     lock,
     async close() {
-      const last = state
-      state = { kind: 'closed' }
       owed.clear()
-      if (last.kind === 'up') await last.backend.close()
+      await place.close()
       await mirror.close()
     }
   }
