@@ -2,7 +2,8 @@
  * `npm run bench`: Attache beside its peers, in one run on one machine. Absolute figures mean little; ratios do.
  *
  *   --quick         shorter and fewer rounds
- *   --only NAME     one scenario or one subject (repeatable)
+ *   --only NAME     one scenario or one subject (repeatable); the way to those that take minutes or fill the machine
+ *   --all           every scenario
  *   --profile       a processor profile of the sidecar (from src/) for each scenario, top lines printed
  *   --source        the sidecar from src/ as it stands; otherwise the package is built first, as users run it
  */
@@ -35,6 +36,9 @@ const SCENARIOS: Readonly<Record<string, (plan: Plan) => Promise<Row[]>>> = {
   overload
 }
 
+/** Not part of a plain run, which is to take less than five minutes. */
+const ON_REQUEST = ['random urls', 'storm', 'transfer', 'slow readers', 'overload']
+
 const ROOT = join(import.meta.dirname, '..')
 
 const { values } = parseArgs({
@@ -42,6 +46,7 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
     source: { type: 'boolean', default: false },
+    all: { type: 'boolean', default: false },
     only: { type: 'string', multiple: true, default: [] }
   }
 })
@@ -54,6 +59,8 @@ if (unknown.length > 0) {
   console.error(`nothing is called ${unknown.join(', ')}; scenarios: ${Object.keys(SCENARIOS).join(', ')}; subjects: ${[...subjects].join(', ')}`)
   process.exit(2)
 }
+
+const chosen = onlyScenarios.length > 0 ? onlyScenarios : Object.keys(SCENARIOS).filter((name) => values.all || !ON_REQUEST.includes(name))
 
 const startedAt = performance.now()
 const folder = mkdtempSync(join(tmpdir(), 'attache-bench-'))
@@ -78,7 +85,7 @@ if (!fromSource) await run([process.execPath, join(ROOT, '.ci/build.ts')], OTHER
 
 const results: Record<string, Row[]> = {}
 for (const [name, measure] of Object.entries(SCENARIOS)) {
-  if (onlyScenarios.length > 0 && !onlyScenarios.includes(name)) continue
+  if (!chosen.includes(name)) continue
   const profiles = join(folder, name.replaceAll(' ', '-'))
   const rows = await measure({
     place: { folder: profiles, origin: `http://127.0.0.1:${originPort}`, tokenService: `http://127.0.0.1:${tokenPort}`, profile: values.profile, main },
@@ -99,6 +106,8 @@ report(results)
 function report(measured: Results): void {
   const on = machine()
   console.log(`\n${table(measured, on)}\n`)
+  if (onlyScenarios.length === 0 && !values.all)
+    console.log(`left out, as they take minutes or fill the machine (--all, --only NAME): ${ON_REQUEST.join(', ')}`)
   console.log(`written to ${writeResults(measured, on)}, took ${((performance.now() - startedAt) / 1000).toFixed(0)} s`)
   // logs and profiles are worth keeping where something went wrong or a profile was asked for
   const wrong = Object.values(measured)
