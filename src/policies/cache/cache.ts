@@ -116,10 +116,9 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   /** Goes upstream for this caller only. */
   async function alone(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
-    const { request, next, key } = enquiry
+    const { request, next } = enquiry
     report(happened.miss)
     const { response } = await exchange.ask(request, next, situationOf(enquiry, found))
-    if (request.method === 'HEAD' && response.source === 'upstream') exchange.learnFromHead(request, response, key)
     announced(request, response)
     return response
   }

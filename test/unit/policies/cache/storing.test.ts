@@ -86,7 +86,7 @@ describe('RFC 9111 §3: what is stored', () => {
     expect(await isReused({ status }, { mode: 'shared' })).toBe(false)
   })
 
-  test.each([206, 304, 401, 403, 407, 412, 416, 421, 429])('status %i is about one request and never stored', async (status) => {
+  test.each([206, 304, 401, 403, 407, 412, 416, 421, 428, 429, 431, 511])('status %i is about one request and never stored', async (status) => {
     expect(await isReused({ status, fields: ['Cache-Control', 'max-age=60'] })).toBe(false)
     expect(await isReused({ status, fields: ['Cache-Control', 'public, max-age=60'] }, { mode: 'shared' })).toBe(false)
   })
