@@ -54,8 +54,12 @@ export type Exchange = {
   /** The same for one who waited for another's request that met a failure. */
   standInToo(held: StoredAnswer, request: Request, asked: Asked, met: Met): Response | undefined
   /** Stores the answer to another method that stands for GET, given the request GET would have been. */
-  adopt(response: Response, request: Request, situation: Situation): Response
+  adopt(response: Response, request: Request, situation: Situation, delayMs: () => number): Response
+  /** Started when a request leaves, gives how long its answer took so far. */
+  stopwatch(request: Request): () => number
 }
+
+type Journey = { readonly point: number; readonly delayMs: () => number }
 
 export type ExchangeTools = UpstreamTools & { readonly store: AnswerStore; readonly changes: Changes; readonly onStored: () => void }
 
@@ -122,17 +126,16 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   }
 
   /** What has to be remembered of the moment a request leaves, to know later how old its answer is and whether it is out of date. */
-  function departure({ trace }: Request) {
+  function departure(request: Request): Journey {
+    return { point: changes.now(), delayMs: stopwatch(request) }
+  }
+
+  function stopwatch({ trace }: Request): () => number {
     const startedAt = clock.now()
     const waitedMs = trace.waitMs + trace.tokenMs
-    const point = changes.now()
-    return {
-      point,
-      // waits on purpose lie before the attempt that was answered
-      delayMs: () => Math.max(0, clock.now() - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
-    }
+    // waits on purpose lie before the attempt that was answered
+    return () => Math.max(0, clock.now() - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
   }
-  type Journey = ReturnType<typeof departure>
 
   function drafted(request: Request, status: number, fields: Fields, situation: Situation, journey: Journey): Draft | undefined {
     const { key } = situation
@@ -226,10 +229,11 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return answer
   }
 
-  function adopt(response: Response, request: Request, situation: Situation): Response {
+  function adopt(response: Response, request: Request, situation: Situation, delayMs: () => number): Response {
     const { isPublic, maxAgeS, sharedMaxAgeS } = responseControl(response.fields, mode)
     const isExplicit = isPublic || maxAgeS !== undefined || sharedMaxAgeS !== undefined || field(response.fields, 'expires') !== undefined
-    return isExplicit ? kept(response, request, { ...situation, reason: 'method' }, departure(request), false).response : response
+    const journey = { point: changes.now(), delayMs }
+    return isExplicit ? kept(response, request, situation, journey, false).response : response
   }
 
   // Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5).
@@ -284,7 +288,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return serve(held, request, asked, now, { source: 'stale', cacheStatus })
   }
 
-  return { ask, standIn, standInToo, adopt }
+  return { ask, standIn, standInToo, adopt, stopwatch }
 }
 
 function metBy(error: unknown): Met | undefined {

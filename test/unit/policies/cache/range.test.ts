@@ -149,6 +149,24 @@ describe('RFC 9111 §4.3.5: HEAD', () => {
     expect(room.calls.map((call) => call.method)).toEqual(['HEAD', 'GET'])
   })
 
+  test('a HEAD is served from a stale GET where its caller or the provider allows that', async () => {
+    const room = await holding('0123456789', ['Cache-Control', 'max-age=60, stale-while-revalidate=30'])
+    await room.clock.advance(70_000)
+    const allowed = await room.send('HEAD', '/a', ['Cache-Control', 'max-stale, only-if-cached'])
+    expect([allowed.status, allowed.source, allowed.body.kind]).toEqual([200, 'stale', 'none'])
+    const behind = await room.send('HEAD', '/a')
+    expect([behind.source, field(behind.fields, 'content-length')]).toEqual(['stale', '10'])
+    expect(room.calls.map((call) => call.method)).toEqual(['GET', 'GET'])
+  })
+
+  test('a HEAD for which nothing stored may be used says so: only another variant is a vary-miss (RFC 9211 §2.2)', async () => {
+    const room = await holding('0123456789', ['Cache-Control', 'max-age=60', 'Vary', 'Foo'])
+    expect((await room.send('HEAD', '/a', ['Foo', '1'])).cacheStatus).toMatch(/^fwd=vary-miss;/)
+    await room.clock.advance(60_000)
+    expect((await room.send('HEAD', '/a')).cacheStatus).toMatch(/^fwd=miss;/)
+    expect((await room.send('HEAD', '/b')).cacheStatus).toMatch(/^fwd=uri-miss;/)
+  })
+
   test('a HEAD on a stale GET goes upstream as HEAD', async () => {
     const room = await holding()
     await room.clock.advance(60_000)

@@ -110,6 +110,25 @@ describe('RFC 9111 §3: what is stored', () => {
     expect(calls).toHaveLength(3)
   })
 
+  test('such an answer to POST is as old as it took', async () => {
+    const { send, get, origin, clock } = cached()
+    origin(async () => {
+      await clock.advance(5000)
+      return { fields: ['Cache-Control', 'max-age=60', 'Content-Location', '/api/a'] }
+    })
+    await send('POST', '/a')
+    const answer = await get('/a')
+    expect([answer.source, field(answer.fields, 'age')]).toEqual(['cache', '5'])
+  })
+
+  test.each([201, 202, 203, 303])('an answer to POST with status %i says what became of the POST and stands for no GET', async (status) => {
+    const { send, get, origin, calls } = cached()
+    origin({ status, fields: ['Cache-Control', 'max-age=60', 'Content-Location', '/api/a'] })
+    await send('POST', '/a')
+    await get('/a')
+    expect(calls.map((call) => call.method)).toEqual(['POST', 'GET'])
+  })
+
   test('an answer to POST that names itself and has a lifetime stands for GET (RFC 9110 §9.3.3)', async () => {
     const { send, origin, calls } = cached()
     origin({ fields: ['Cache-Control', 'max-age=60', 'Content-Location', '/api/a'], body: 'posted' })
