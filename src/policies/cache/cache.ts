@@ -8,7 +8,7 @@ import { reuse, type StaleWindows, type Verdict } from '../../http/freshness.ts'
 import { referencedTarget } from '../../http/reference.ts'
 import { selects } from '../../http/vary.ts'
 import { advisor, type Advice } from './advisor.ts'
-import { ageMsOf, type StoredAnswer } from './answer.ts'
+import { ageMsOf, sharedAgeMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
 import { changes, referenced, type Unsettled } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
@@ -187,7 +187,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   function mayUse(answer: StoredAnswer, request: Request, asked: Asked): boolean {
     const isSelected = selects(request.fields, answer.selecting, answer.language)
-    return isSelected && reuse(answer, asked.control, ageMsOf(answer, clock.now()), mode, windows) === 'fresh'
+    return isSelected && reuse(answer, asked.control, sharedAgeMsOf(answer, clock.now()), mode, windows) === 'fresh'
   }
 
   /** Validates a stored answer with nobody waiting (RFC 5861 §3); at most one such call at a time. */
