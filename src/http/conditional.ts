@@ -94,6 +94,18 @@ export function confirms(fields: Fields, stored: Validators): boolean {
   return lastModified === undefined || stored.etag !== undefined || lastModified === stored.lastModified
 }
 
+/** Whether an answer to HEAD is about the very content that is stored (RFC 9111 §4.3.5), which has `sizeBytes` bytes. */
+export function describes(fields: Fields, stored: Fields, sizeBytes: number): boolean {
+  const length = field(fields, 'content-length')
+  const etag = field(fields, 'etag')?.trim()
+  const lastModified = field(fields, 'last-modified')
+  return (
+    (etag === undefined || etag === field(stored, 'etag')?.trim()) &&
+    (lastModified === undefined || lastModified === field(stored, 'last-modified')) &&
+    (length === undefined || Number(length) === sizeBytes)
+  )
+}
+
 /** Describe the stored bytes; they did not arrive anew, so neither may these (RFC 9111 §3.2). */
 const BOUND_TO_CONTENT = new Set(['content-length', 'content-encoding', 'content-range'])
 

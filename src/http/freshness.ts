@@ -39,7 +39,7 @@ export function heuristicLifetimeMs(fields: Fields, receivedAtMs: number): numbe
  * How old an answer was on arrival, in milliseconds: the corrected initial age of RFC 9111 §4.2.3.
  *
  * `receivedAtMs` is wall time, `delayMs` how long the answer took from the request on. Of a list in `Age` the first member
- * counts, what is no number is ignored (§5.1). A negative one can only come from a broken clock or an attacker: such an
+ * counts, what is no number is ignored (§5.1); the delay counts with and without one. A negative one can only come from a broken clock or an attacker: such an
  * answer is as old as can be.
  */
 export function arrivalAgeMs(fields: Fields, receivedAtMs: number, delayMs: number): number {
@@ -48,8 +48,7 @@ export function arrivalAgeMs(fields: Fields, receivedAtMs: number, delayMs: numb
   const [member = ''] = (field(fields, 'age') ?? '').split(',')
   const text = member.trim()
   if (/^-\d+$/.test(text)) return MAX_DELTA_SECONDS * 1000
-  const ageS = deltaSeconds(text)
-  const corrected = ageS === undefined ? 0 : ageS * 1000 + delayMs
+  const corrected = (deltaSeconds(text) ?? 0) * 1000 + delayMs
   return Math.min(Math.max(apparentS * 1000, corrected, 0), MAX_DELTA_SECONDS * 1000)
 }
 

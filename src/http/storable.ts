@@ -17,8 +17,8 @@ const UNDERSTOOD = new Set([
   422, 426, 428, 429, 431, 451, 500, 501, 502, 503, 504, 505
 ])
 
-/** Never kept: they are about one part, one moment, or the credentials, whatever else the answer says. */
-const NEVER_KEPT = new Set([206, 304, 401, 403, 407, 412, 416, 421, 429])
+/** Never kept: they are about one part, one moment, or the credentials, whatever else the answer says (428, 429, 431 and 511 by RFC 6585). */
+const NEVER_KEPT = new Set([206, 304, 401, 403, 407, 412, 416, 421, 428, 429, 431, 511])
 
 /**
  * Whether an answer to GET or HEAD may be stored (RFC 9111 §3).

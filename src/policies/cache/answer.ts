@@ -24,6 +24,8 @@ export type Draft = {
   /** Clock time of arrival, and how old it was then. */
   readonly arrivedAt: number
   readonly arrivalAgeMs: number
+  /** How much of that is only the time the answer took. */
+  readonly delayAgeMs: number
   readonly lifetimeMs: number
   readonly isExplicit: boolean
   readonly local: LocalPolicy | undefined
@@ -42,9 +44,17 @@ export function ageMsOf(answer: Draft, now: number): number {
   return answer.arrivalAgeMs + Math.max(0, now - answer.arrivedAt)
 }
 
-/** Whether it may be given to others without asking again, at the moment it arrives. */
+/**
+ * How old it is to those who waited for it together. The time it took they would each have waited themselves: were it to
+ * count, a slow provider would be asked once by every one of them.
+ */
+export function sharedAgeMsOf(answer: Draft, now: number): number {
+  return ageMsOf(answer, now) - answer.delayAgeMs
+}
+
+/** Whether it may be given to those who waited for it, at the moment it arrives. */
 export function isFreshOnArrival(draft: Draft): boolean {
-  return !draft.control.isNoCache && draft.lifetimeMs > draft.arrivalAgeMs
+  return !draft.control.isNoCache && draft.lifetimeMs > draft.arrivalAgeMs - draft.delayAgeMs
 }
 
 /** What one answer costs besides its text and body: objects, arrays, index entries. Measured, rounded up. */

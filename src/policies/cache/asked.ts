@@ -38,7 +38,7 @@ export function askedOf(fields: Fields): Asked {
     // the length of a name rules out nearly all others without comparing
     switch (name.length) {
       case 5:
-        if (isNamed(name, 'range')) asked = { ...(asked ?? PLAIN), range: value, isPartial: true }
+        if (isNamed(name, 'range')) asked = { ...(asked ?? PLAIN), range: listed(asked?.range, value), isPartial: true }
         break
       case 6:
         if (isNamed(name, 'cookie')) asked = { ...(asked ?? PLAIN), cookie: joined(asked?.cookie, value) }
@@ -46,7 +46,7 @@ export function askedOf(fields: Fields): Asked {
         break
       case 8:
         if (isNamed(name, 'if-match')) asked = { ...(asked ?? PLAIN), isForOrigin: true }
-        else if (isNamed(name, 'if-range')) asked = { ...(asked ?? PLAIN), ifRange: value }
+        else if (isNamed(name, 'if-range')) asked = { ...(asked ?? PLAIN), ifRange: listed(asked?.ifRange, value) }
         break
       case 13:
         if (isNamed(name, 'cache-control')) asked = { ...(asked ?? PLAIN), control: requestControl(fields) }
@@ -63,6 +63,11 @@ export function askedOf(fields: Fields): Asked {
     }
   }
   return asked ?? PLAIN
+}
+
+// Several lines read as one (RFC 9110 §5.3): for a field that may have one value only that is one nobody takes for valid.
+function listed(earlier: string | undefined, value: string): string {
+  return earlier === undefined ? value : `${earlier}, ${value}`
 }
 
 function joined(earlier: string | undefined, value: string): string {

@@ -8,7 +8,7 @@ import { reuse, type StaleWindows, type Verdict } from '../../http/freshness.ts'
 import { referencedTarget } from '../../http/reference.ts'
 import { selects } from '../../http/vary.ts'
 import { advisor, type Advice } from './advisor.ts'
-import { ageMsOf, type StoredAnswer } from './answer.ts'
+import { ageMsOf, sharedAgeMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
 import { changes, referenced, type Unsettled } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
@@ -89,7 +89,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
    */
   function choose(request: Request, asked: Asked, key: string): Found | undefined {
     const found = judge(request, asked, key)
-    if (request.method === 'GET' || (found !== undefined && found.verdict === 'fresh')) return found
+    if (request.method === 'GET' || (found !== undefined && found.verdict !== 'validate')) return found
     return judge(request, asked, headKey(key))
   }
 
@@ -116,11 +116,9 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   /** Goes upstream for this caller only. */
   async function alone(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
-    const { request, next, key } = enquiry
     report(happened.miss)
-    const { response } = await exchange.ask(request, next, situationOf(enquiry, found))
-    if (request.method === 'HEAD' && response.source === 'upstream') exchange.learnFromHead(request, response, key)
-    announced(request, response)
+    const { response } = await exchange.ask(enquiry.request, enquiry.next, situationOf(enquiry, found))
+    announced(enquiry.request, response)
     return response
   }
 
@@ -189,7 +187,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   function mayUse(answer: StoredAnswer, request: Request, asked: Asked): boolean {
     const isSelected = selects(request.fields, answer.selecting, answer.language)
-    return isSelected && reuse(answer, asked.control, ageMsOf(answer, clock.now()), mode, windows) === 'fresh'
+    return isSelected && reuse(answer, asked.control, sharedAgeMsOf(answer, clock.now()), mode, windows) === 'fresh'
   }
 
   /** Validates a stored answer with nobody waiting (RFC 5861 §3); at most one such call at a time. */
@@ -208,7 +206,11 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
 
   function situationOf({ request, asked, key }: Enquiry, found: Found | undefined): Situation {
     const ownKey = request.method === 'HEAD' ? headKey(key) : key
-    if (found === undefined) return { key: ownKey, asked, held: undefined, reason: store.variants(key).length > 0 ? 'vary-miss' : 'uri-miss' }
+    if (found === undefined) {
+      // HEAD may have selected an answer to GET that is of no use any more
+      const anyway = store.find(key, request.fields) === undefined ? 'vary-miss' : 'miss'
+      return { key: ownKey, asked, held: undefined, reason: store.variants(key).length > 0 ? anyway : 'uri-miss' }
+    }
     const { answer: held, ageMs } = found
     const isFresh = !held.control.isNoCache && ageMs < held.lifetimeMs
     return { key: ownKey, asked, held, reason: isFresh ? 'request' : 'stale' }
@@ -225,6 +227,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   /** Methods that are not answered from the store go upstream first, and may outdate what is stored (RFC 9111 §4, §4.4). */
   async function write(request: Request, next: Send): Promise<Response> {
     const isUnsafe = !SAFE_METHODS.has(request.method)
+    const delayMs = exchange.stopwatch(request)
     let response: Response
     try {
       response = await next(request)
@@ -243,13 +246,12 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     }
     announced(request, response)
     const marked = { ...response, cacheStatus: forwarded('method', { status: response.status }) }
-    if (request.method !== 'POST' || response.status >= 400) return marked
-    // an answer that says it is the resource itself stands for GET (RFC 9110 §9.3.3)
+    // an answer that says it is the resource itself stands for GET (RFC 9110 §9.3.3); one that says what became of the POST does not
+    if (request.method !== 'POST' || response.status !== 200) return marked
     const own = field(response.fields, 'content-location')
     if (own === undefined || referencedTarget(own, request.target, base) !== request.target) return marked
-    const reading: Request = { ...request, method: 'GET' }
-    const enquiry = { request: reading, next, asked: PLAIN, key: keyOf(request, askedOf(request.fields)) }
-    return exchange.adopt(marked, reading, situationOf(enquiry, undefined))
+    const situation: Situation = { key: keyOf(request, askedOf(request.fields)), asked: PLAIN, held: undefined, reason: 'method' }
+    return exchange.adopt(marked, { ...request, method: 'GET' }, situation, delayMs)
   }
 
   /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */

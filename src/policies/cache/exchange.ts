@@ -5,13 +5,13 @@ import { isProblem, type Problem, type ProblemCode } from '../../exchange/proble
 import type { UpstreamTools } from '../../exchange/tools.ts'
 import { responseControl } from '../../http/cache-control.ts'
 import { forwarded, type ForwardReason } from '../../http/cache-status.ts'
-import { confirms, isWeak, updatedFields, validating } from '../../http/conditional.ts'
-import { field, type Fields } from '../../http/fields.ts'
+import { confirms, describes, isWeak, updatedFields, validating } from '../../http/conditional.ts'
+import { field, withoutField, type Fields } from '../../http/fields.ts'
 import { mayStandIn, type Failure, type StaleWindows } from '../../http/freshness.ts'
 import { storableFields } from '../../http/storable.ts'
 import { selects } from '../../http/vary.ts'
 import { ageMsOf, isFreshOnArrival, storedAnswer, withBody, type Draft, type StoredAnswer } from './answer.ts'
-import { PLAIN, type Asked } from './asked.ts'
+import type { Asked } from './asked.ts'
 import type { Changes } from './changes.ts'
 import { Fill, type Budget } from './fill.ts'
 import { dated, keeper } from './keeping.ts'
@@ -54,10 +54,12 @@ export type Exchange = {
   /** The same for one who waited for another's request that met a failure. */
   standInToo(held: StoredAnswer, request: Request, asked: Asked, met: Met): Response | undefined
   /** Stores the answer to another method that stands for GET, given the request GET would have been. */
-  adopt(response: Response, request: Request, situation: Situation): Response
-  /** Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5). */
-  learnFromHead(request: Request, response: Response, key: string): void
+  adopt(response: Response, request: Request, situation: Situation, delayMs: () => number): Response
+  /** Started when a request leaves, gives how long its answer took so far. */
+  stopwatch(request: Request): () => number
 }
+
+type Journey = { readonly point: number; readonly delayMs: () => number }
 
 export type ExchangeTools = UpstreamTools & { readonly store: AnswerStore; readonly changes: Changes; readonly onStored: () => void }
 
@@ -124,17 +126,16 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   }
 
   /** What has to be remembered of the moment a request leaves, to know later how old its answer is and whether it is out of date. */
-  function departure({ trace }: Request) {
+  function departure(request: Request): Journey {
+    return { point: changes.now(), delayMs: stopwatch(request) }
+  }
+
+  function stopwatch({ trace }: Request): () => number {
     const startedAt = clock.now()
     const waitedMs = trace.waitMs + trace.tokenMs
-    const point = changes.now()
-    return {
-      point,
-      // waits on purpose lie before the attempt that was answered
-      delayMs: () => Math.max(0, clock.now() - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
-    }
+    // waits on purpose lie before the attempt that was answered
+    return () => Math.max(0, clock.now() - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
   }
-  type Journey = ReturnType<typeof departure>
 
   function drafted(request: Request, status: number, fields: Fields, situation: Situation, journey: Journey): Draft | undefined {
     const { key } = situation
@@ -146,12 +147,18 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return draftOf({ ...times, key, request, status, fields, isSettling, siblings: () => store.variants(key) })
   }
 
+  /** What an answer without content has to say about a stored one, its `Age` included: that counts and is not stored. */
+  function newerThan(fields: Fields): Fields {
+    const age = field(fields, 'age')
+    const newer = dated(storableFields(fields, responseControl(fields, mode), mode), clock.wallNow())
+    return age === undefined ? newer : [...newer, 'Age', age]
+  }
+
   function freshened(held: StoredAnswer, response: Response, request: Request, situation: Situation, journey: Journey): Exchanged {
     const now = clock.now()
-    const newer = dated(storableFields(response.fields, responseControl(response.fields, mode), mode), clock.wallNow())
-    const age = field(response.fields, 'age')
-    const ageing = age === undefined ? [] : ['Age', age]
-    const fields = [...updatedFields(held.fields, newer), ...ageing]
+    const newer = newerThan(response.fields)
+    const fields = updatedFields(held.fields, newer)
+    if (request.method === 'HEAD') learnFromHead(request, held.status, fields, situation, journey)
     const draft = drafted(request, held.status, fields, situation, journey)
     const cacheStatus = forwarded(situation.reason, { status: 304, isStored: draft !== undefined })
     const marks = { source: 'upstream', cacheStatus } as const
@@ -160,25 +167,25 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
       // the provider has changed its mind about storing; this one time it has just confirmed it
       store.drop(held)
       tools.onStored()
-      return { response: serve({ ...held, fields: updatedFields(held.fields, newer) }, request, situation.asked, now, marks), shared: undefined }
+      return { response: serve({ ...held, fields: withoutField(fields, 'age') }, request, situation.asked, now, marks), shared: undefined }
     }
     const updated = withBody(draft, held.body)
     if (!changes.since(updated.target, journey.point)) {
       store.replace(held, updated)
       situation.onKept?.(updated)
-      refreshTwins(updated, newer, ageing, request, situation, journey)
+      refreshTwins(updated, newer, request, situation, journey)
       tools.onStored()
     }
     return { response: serve(updated, request, situation.asked, now, marks), shared: isFreshOnArrival(updated) ? updated : undefined }
   }
 
   // Other variants with the same strong validator are confirmed by the same 304 (RFC 9111 §4.3.4).
-  function refreshTwins(updated: StoredAnswer, newer: Fields, ageing: Fields, request: Request, situation: Situation, journey: Journey): void {
+  function refreshTwins(updated: StoredAnswer, newer: Fields, request: Request, situation: Situation, journey: Journey): void {
     const { etag } = updated.validators
     if (etag === undefined || isWeak(etag)) return
     for (const twin of store.variants(updated.key)) {
       if (twin === updated || twin.validators.etag !== etag || twin.status !== updated.status) continue
-      const draft = drafted(request, twin.status, [...updatedFields(twin.fields, newer), ...ageing], situation, journey)
+      const draft = drafted(request, twin.status, updatedFields(twin.fields, newer), situation, journey)
       if (draft !== undefined) store.replace(twin, withBody({ ...draft, selecting: twin.selecting }, twin.body))
     }
   }
@@ -186,6 +193,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   function kept(response: Response, request: Request, situation: Situation, journey: Journey, wasOurs: boolean): Exchanged {
     const { held, reason } = situation
     const { status, body } = response
+    if (request.method === 'HEAD') learnFromHead(request, status, response.fields, situation, journey)
     const draft = drafted(request, status, response.fields, situation, journey)
     const isKept = draft !== undefined && mayFit(body)
     const marked = { ...response, cacheStatus: forwarded(reason, { status, isStored: isKept }) }
@@ -221,28 +229,28 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return answer
   }
 
-  function adopt(response: Response, request: Request, situation: Situation): Response {
+  function adopt(response: Response, request: Request, situation: Situation, delayMs: () => number): Response {
     const { isPublic, maxAgeS, sharedMaxAgeS } = responseControl(response.fields, mode)
     const isExplicit = isPublic || maxAgeS !== undefined || sharedMaxAgeS !== undefined || field(response.fields, 'expires') !== undefined
-    return isExplicit ? kept(response, request, { ...situation, reason: 'method' }, departure(request), false).response : response
+    const journey = { point: changes.now(), delayMs }
+    return isExplicit ? kept(response, request, situation, journey, false).response : response
   }
 
-  function learnFromHead(request: Request, response: Response, key: string): void {
-    const { status } = response
+  // Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5).
+  function learnFromHead(request: Request, status: number, fields: Fields, { key, asked, reason }: Situation, journey: Journey): void {
     if (status !== 200 && status !== 404 && status !== 410) return
-    for (const stored of store.variants(key)) {
+    const [getKey] = bothKeys(key)
+    for (const stored of store.variants(getKey)) {
       if (!selects(request.fields, stored.selecting, stored.language)) continue
-      const draft = status === 200 && stored.status === 200 && describes(response.fields, stored) ? headDraft(stored, request, response) : undefined
+      const isDescribed =
+        status === 200 && stored.status === 200 && describes(fields, stored.fields, stored.body.kind === 'bytes' ? stored.body.bytes.length : 0)
+      const updated = isDescribed ? updatedFields(stored.fields, newerThan(fields)) : undefined
+      const situation: Situation = { key: getKey, asked, held: stored, reason }
+      const draft = updated === undefined ? undefined : drafted({ ...request, method: 'GET' }, stored.status, updated, situation, journey)
       if (draft === undefined) store.drop(stored)
-      else store.replace(stored, withBody({ ...draft, selecting: stored.selecting }, stored.body))
+      else if (!changes.since(stored.target, journey.point)) store.replace(stored, withBody({ ...draft, selecting: stored.selecting }, stored.body))
       tools.onStored()
     }
-  }
-
-  function headDraft(stored: StoredAnswer, request: Request, response: Response): Draft | undefined {
-    const newer = dated(storableFields(response.fields, responseControl(response.fields, mode), mode), clock.wallNow())
-    const situation: Situation = { key: stored.key, asked: PLAIN, held: stored, reason: 'stale' }
-    return drafted({ ...request, method: 'GET' }, stored.status, updatedFields(stored.fields, newer), situation, departure(request))
   }
 
   function mayFit(body: Body): boolean {
@@ -280,23 +288,10 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return serve(held, request, asked, now, { source: 'stale', cacheStatus })
   }
 
-  return { ask, standIn, standInToo, adopt, learnFromHead }
+  return { ask, standIn, standInToo, adopt, stopwatch }
 }
 
 function metBy(error: unknown): Met | undefined {
   const failure = isProblem(error) ? FAILURES[error.code] : undefined
   return failure === undefined || !isProblem(error) ? undefined : { failure, detail: error.code }
-}
-
-/** Whether an answer to HEAD is about the very content that is stored (RFC 9111 §4.3.5). */
-function describes(fields: Fields, stored: StoredAnswer): boolean {
-  const length = field(fields, 'content-length')
-  const etag = field(fields, 'etag')?.trim()
-  const lastModified = field(fields, 'last-modified')
-  const storedLength = stored.body.kind === 'bytes' ? stored.body.bytes.length : 0
-  return (
-    (etag === undefined || etag === stored.validators.etag) &&
-    (lastModified === undefined || lastModified === field(stored.fields, 'last-modified')) &&
-    (length === undefined || Number(length) === storedLength)
-  )
 }

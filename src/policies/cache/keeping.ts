@@ -63,6 +63,7 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
     const wanted = [...new Set([...names, ...alwaysSelecting])]
     if (wanted.length > SELECTING_FIELDS) return undefined
     const fields = dated(storableFields(arrival.fields, control, mode), receivedAtMs)
+    const ageMs = arrivalAgeMs(arrival.fields, receivedAtMs, arrival.delayMs)
     const kept: Draft = {
       key: arrival.key,
       target: request.target,
@@ -74,7 +75,8 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
       isNegotiated: own.length > 0,
       language: own.includes('accept-language') ? field(fields, 'content-language')?.trim().toLowerCase() : undefined,
       arrivedAt: arrival.arrivedAt,
-      arrivalAgeMs: arrivalAgeMs(arrival.fields, receivedAtMs, arrival.delayMs),
+      arrivalAgeMs: ageMs,
+      delayAgeMs: ageMs - arrivalAgeMs(arrival.fields, receivedAtMs, 0),
       lifetimeMs: explicitMs ?? local?.ms ?? 0,
       isExplicit: explicitMs !== undefined,
       local: local?.policy

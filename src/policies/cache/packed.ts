@@ -50,7 +50,8 @@ export async function unpacked(record: Buffer, key: string, target: string, limi
     const plain = record[0] === DEFLATED ? await decompress(rest, { maxOutputLength: limitBytes + HEADER_LIMIT_BYTES }) : rest
     const description = JSON.parse(plain.toString('utf8', 0, textBytes)) as Packed
     const body = plain.subarray(textBytes)
-    return body.length > limitBytes ? undefined : storedAnswer({ ...description, key, target }, body)
+    // whoever finds it has not waited for the provider
+    return body.length > limitBytes ? undefined : storedAnswer({ ...description, delayAgeMs: 0, key, target }, body)
   } catch {
     // another limit or format than it was made with: as good as absent
     return undefined

@@ -69,7 +69,14 @@ describe('RFC 9111 §4.2.3: age', () => {
   test('the apparent age, in whole seconds, never negative', () => {
     expect(arrivalAgeMs(['Date', httpDate(NOW - 7000)], NOW + 900, 0)).toBe(7000)
     expect(arrivalAgeMs(['Date', httpDate(NOW + 60_000)], NOW, 0)).toBe(0)
-    expect(arrivalAgeMs([], NOW, 5000)).toBe(0)
+    expect(arrivalAgeMs([], NOW, 0)).toBe(0)
+  })
+
+  test('the time the answer took counts with an Age and without one', () => {
+    expect(arrivalAgeMs([], NOW, 5000)).toBe(5000)
+    expect(arrivalAgeMs(['Date', httpDate(NOW + 60_000)], NOW, 5000)).toBe(5000)
+    expect(arrivalAgeMs(['Age', 'abc'], NOW, 5000)).toBe(5000)
+    expect(arrivalAgeMs(['Date', httpDate(NOW - 7000)], NOW, 5000)).toBe(7000)
   })
 
   test('the age value counts from the request on, and the larger of both holds', () => {

@@ -48,6 +48,31 @@ describe('RFC 9111 §4: callers that want the same share one call', () => {
     expect(room.events.filter((event) => event.kind === 'call-avoided' && event.reason === 'collapsed')).toHaveLength(999)
   })
 
+  test('an answer that took longer than it lasts is for those who waited, and for nobody after them', async () => {
+    const room = cached()
+    const slow = slowOrigin()
+    room.origin(slow.origin)
+    const callers = Array.from({ length: 3 }, () => room.get('/a'))
+    await room.clock.advance(2000)
+    slow.answer({ fields: ['Cache-Control', 'max-age=1'], body: 'slow' })
+    expect(await Promise.all((await Promise.all(callers)).map(textOf))).toEqual(['slow', 'slow', 'slow'])
+    expect(slow.requests).toHaveLength(1)
+    room.origin({ body: 'next' })
+    expect(await textOf(await room.get('/a'))).toBe('next')
+  })
+
+  test('but an old answer is shared by nobody, however long it took', async () => {
+    const room = cached()
+    const slow = slowOrigin()
+    room.origin(slow.origin)
+    const callers = Array.from({ length: 2 }, () => room.get('/a'))
+    await room.clock.advance(2000)
+    slow.answer({ fields: ['Cache-Control', 'max-age=60', 'Age', '60'], body: 'old' })
+    await room.clock.advance(0)
+    slow.answer({ fields: FRESH, body: 'own' })
+    expect(await Promise.all((await Promise.all(callers)).map(textOf))).toEqual(['old', 'own'])
+  })
+
   test.each([
     ['an error', { status: 503 }],
     ['no answer', new Problem('upstream-unreachable')]

@@ -16,6 +16,7 @@ const DRAFT: Draft = {
   language: 'da',
   arrivedAt: 1_000.5,
   arrivalAgeMs: 3,
+  delayAgeMs: 0,
   lifetimeMs: 60_000,
   isExplicit: true,
   local: undefined

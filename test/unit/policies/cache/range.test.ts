@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { field, hasField } from '../../../../src/http/fields.ts'
+import { field, fieldValues, hasField } from '../../../../src/http/fields.ts'
 import { httpDate } from '../../../../src/http/http-date.ts'
 import { cached, textOf, type Cached } from '../../../support/cached.ts'
 
@@ -43,6 +43,15 @@ describe('RFC 9110 §14: ranges from a stored answer', () => {
       expect([answer.status, await textOf(answer)]).toEqual([200, '0123456789'])
     }
   )
+
+  test('two Range or two If-Range lines are one value nobody can read: the whole answer (RFC 9110 §5.3)', async () => {
+    const room = await holding()
+    const ask = async (...fields: string[]) => (await room.get('/a', fields)).status
+    expect(await ask('Range', 'bytes=0-1', 'range', 'bytes=4-5')).toBe(200)
+    expect(await ask('Range', 'bytes=0-1', 'If-Range', '"2"', 'If-Range', '"1"')).toBe(200)
+    expect(await ask('Range', 'bytes=0-1', 'If-Range', '"1"')).toBe(206)
+    expect(room.calls).toHaveLength(1)
+  })
 
   test('If-Range: the part where the caller has the same content, else the whole', async () => {
     const lastModified = 'Mon, 01 Jan 2024 00:00:00 GMT'
@@ -140,6 +149,24 @@ describe('RFC 9111 §4.3.5: HEAD', () => {
     expect(room.calls.map((call) => call.method)).toEqual(['HEAD', 'GET'])
   })
 
+  test('a HEAD is served from a stale GET where its caller or the provider allows that', async () => {
+    const room = await holding('0123456789', ['Cache-Control', 'max-age=60, stale-while-revalidate=30'])
+    await room.clock.advance(70_000)
+    const allowed = await room.send('HEAD', '/a', ['Cache-Control', 'max-stale, only-if-cached'])
+    expect([allowed.status, allowed.source, allowed.body.kind]).toEqual([200, 'stale', 'none'])
+    const behind = await room.send('HEAD', '/a')
+    expect([behind.source, field(behind.fields, 'content-length')]).toEqual(['stale', '10'])
+    expect(room.calls.map((call) => call.method)).toEqual(['GET', 'GET'])
+  })
+
+  test('a HEAD for which nothing stored may be used says so: only another variant is a vary-miss (RFC 9211 §2.2)', async () => {
+    const room = await holding('0123456789', ['Cache-Control', 'max-age=60', 'Vary', 'Foo'])
+    expect((await room.send('HEAD', '/a', ['Foo', '1'])).cacheStatus).toMatch(/^fwd=vary-miss;/)
+    await room.clock.advance(60_000)
+    expect((await room.send('HEAD', '/a')).cacheStatus).toMatch(/^fwd=miss;/)
+    expect((await room.send('HEAD', '/b')).cacheStatus).toMatch(/^fwd=uri-miss;/)
+  })
+
   test('a HEAD on a stale GET goes upstream as HEAD', async () => {
     const room = await holding()
     await room.clock.advance(60_000)
@@ -154,6 +181,34 @@ describe('RFC 9111 §4.3.5: HEAD', () => {
     await room.send('HEAD', '/a')
     const get = await room.get('/a')
     expect([get.source, await textOf(get), field(get.fields, 'x-new'), field(get.fields, 'content-type')]).toEqual(['cache', '0123456789', '1', 'text/x'])
+  })
+
+  test('the GET it freshens is as old as the answer to HEAD says, and as that took', async () => {
+    const room = await holding()
+    room.origin(async () => {
+      await room.clock.advance(5000)
+      return { fields: [...FIELDS, 'Age', '20'] }
+    })
+    await room.send('HEAD', '/a', ['Cache-Control', 'no-cache'])
+    const get = await room.get('/a')
+    expect([get.source, fieldValues(get.fields, 'age')]).toEqual(['cache', ['25']])
+  })
+
+  test('an answer to HEAD that a write has overtaken changes nothing in what was stored since', async () => {
+    const room = await holding()
+    const answer = Promise.withResolvers<void>()
+    room.origin(async (request) => {
+      if (request.method !== 'HEAD') return { fields: ['Cache-Control', 'max-age=60'], body: 'abcdefghij' }
+      await answer.promise
+      return { fields: ['Cache-Control', 'max-age=60', 'Content-Length', '10', 'X-Old', '1'] }
+    })
+    const head = room.send('HEAD', '/a', ['Cache-Control', 'no-cache'])
+    await room.send('PUT', '/a')
+    await room.get('/a')
+    answer.resolve()
+    await head
+    const get = await room.get('/a')
+    expect([get.source, await textOf(get), field(get.fields, 'x-old')]).toEqual(['cache', 'abcdefghij', undefined])
   })
 
   test.each([

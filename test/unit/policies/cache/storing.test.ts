@@ -86,7 +86,7 @@ describe('RFC 9111 §3: what is stored', () => {
     expect(await isReused({ status }, { mode: 'shared' })).toBe(false)
   })
 
-  test.each([206, 304, 401, 403, 407, 412, 416, 421, 429])('status %i is about one request and never stored', async (status) => {
+  test.each([206, 304, 401, 403, 407, 412, 416, 421, 428, 429, 431, 511])('status %i is about one request and never stored', async (status) => {
     expect(await isReused({ status, fields: ['Cache-Control', 'max-age=60'] })).toBe(false)
     expect(await isReused({ status, fields: ['Cache-Control', 'public, max-age=60'] }, { mode: 'shared' })).toBe(false)
   })
@@ -108,6 +108,25 @@ describe('RFC 9111 §3: what is stored', () => {
     await send('GET', '/a')
     await send('GET', '/a', [], { body })
     expect(calls).toHaveLength(3)
+  })
+
+  test('such an answer to POST is as old as it took', async () => {
+    const { send, get, origin, clock } = cached()
+    origin(async () => {
+      await clock.advance(5000)
+      return { fields: ['Cache-Control', 'max-age=60', 'Content-Location', '/api/a'] }
+    })
+    await send('POST', '/a')
+    const answer = await get('/a')
+    expect([answer.source, field(answer.fields, 'age')]).toEqual(['cache', '5'])
+  })
+
+  test.each([201, 202, 203, 303])('an answer to POST with status %i says what became of the POST and stands for no GET', async (status) => {
+    const { send, get, origin, calls } = cached()
+    origin({ status, fields: ['Cache-Control', 'max-age=60', 'Content-Location', '/api/a'] })
+    await send('POST', '/a')
+    await get('/a')
+    expect(calls.map((call) => call.method)).toEqual(['POST', 'GET'])
   })
 
   test('an answer to POST that names itself and has a lifetime stands for GET (RFC 9110 §9.3.3)', async () => {
