@@ -43,7 +43,6 @@ class Watch {
   readonly #limits: Limits
   readonly #clock: Clock
   readonly #cancellation = new Cancellation()
-  readonly #leave: () => void
   readonly #startedAt: number
   #timer: Timer
   #phase: 'header' | 'body' = 'header'
@@ -59,7 +58,6 @@ class Watch {
     this.#startedAt = clock.now()
     this.#heardAt = this.#startedAt
     this.#flow = { since: this.#startedAt, bytes: 0 }
-    this.#leave = () => this.#cancellation.abort(request.signal.reason)
     if (request.signal.aborted) this.#leave()
     request.signal.addEventListener('abort', this.#leave)
     this.#timer = clock.after(limits.response, this.#check)
@@ -93,6 +91,8 @@ class Watch {
     this.#request.signal.removeEventListener('abort', this.#leave)
     this.#timer.cancel()
   }
+
+  readonly #leave = (): void => this.#cancellation.abort(this.#request.signal.reason)
 
   readonly #check = (): void => {
     const now = this.#clock.now()

@@ -116,12 +116,13 @@ class UploadStream extends Readable {
     const onClose = (): void => {
       this.destroy(new CallerGone())
     }
-    this.#stop = () => {
+    const stop = (): void => {
       timer.cancel()
       message.off('data', onData)
       message.off('end', onEnd)
       message.off('close', onClose)
     }
+    this.#stop = stop
     message.on('data', onData)
     message.once('end', onEnd)
     message.once('close', onClose)

@@ -131,7 +131,6 @@ class Attempt implements Dispatcher.DispatchHandler {
   readonly #request: Request
   readonly #outlet: Outlet
   readonly #startedAt: number
-  readonly #onAbort: () => void
   #controller: Dispatcher.DispatchController | undefined
   #informational = 0
   #answer: { status: number; fields: Fields } | undefined
@@ -144,7 +143,6 @@ class Attempt implements Dispatcher.DispatchHandler {
     this.#request = request
     this.#outlet = outlet
     this.#startedAt = outlet.tools.clock.now()
-    this.#onAbort = () => this.#abandon(request.signal.reason)
     request.signal.addEventListener('abort', this.#onAbort)
     outlet.tools.report({ kind: 'attempt-started', upstream: request.upstream })
   }
@@ -228,6 +226,9 @@ class Attempt implements Dispatcher.DispatchHandler {
     const { status, fields } = this.#answer ?? { status: 502, fields: [] }
     return { status, fields, body, source: 'upstream' }
   }
+
+  // an initializer, not an assignment in the constructor: docs/decisions/16
+  readonly #onAbort = (): void => this.#abandon(this.#request.signal.reason)
 
   #abandon(reason: unknown): void {
     this.#controller?.abort(asError(reason))
