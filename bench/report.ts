@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { goals, type Results } from './goals.ts'
 import { WRK } from './load.ts'
 import { PINNED, installed } from './process.ts'
+import type { Row } from './scenarios.ts'
 
 export type Machine = {
   readonly processor: string
@@ -52,19 +53,27 @@ export function table(results: Results, on: Machine): string {
     const reference = rows.find((row) => row.subject === 'attache' && row.unit === 'req/s')
     lines.push('', `${scenario}`)
     for (const row of rows) {
-      const ratio = reference === undefined || row === reference || Number.isNaN(row.value) ? '' : `attache is ${(reference.value / row.value).toFixed(2)} ×`
+      const ratio = reference === undefined || row === reference || Number.isNaN(row.value) ? '' : `attache is ${ratios(reference, row)}`
       const value = Number.isNaN(row.value)
         ? ''
         : `${row.value >= 100 || Number.isInteger(row.value) ? Math.round(row.value).toLocaleString('en') : row.value.toFixed(2)} ${row.unit}`
       const wrong = row.wrong > 0 ? `${row.wrong} WRONG ANSWERS` : ''
       const cost = row.microsPerRequest === undefined ? '' : `${row.microsPerRequest.toFixed(1)} µs`
-      lines.push(`  ${row.subject.padEnd(26)} ${value.padStart(16)} ${cost.padStart(10)}   ${[ratio.padEnd(20), row.note ?? '', wrong].join('  ')}`.trimEnd())
+      lines.push(`  ${row.subject.padEnd(26)} ${value.padStart(16)} ${cost.padStart(10)}   ${[ratio.padEnd(36), row.note ?? '', wrong].join('  ')}`.trimEnd())
     }
   }
   const reached = goals(results)
   if (reached.length > 0) lines.push('', 'goals')
   for (const goal of reached) lines.push(`  ${goal.met ? 'met  ' : 'SHORT'}  ${goal.text.padEnd(50)} ${goal.measured.toFixed(2)}`)
   return lines.join('\n')
+}
+
+/** Best round against best round, as goals are judged; and the middle one of the ratios within each round. */
+function ratios(reference: Row, row: Row): string {
+  const best = `${(reference.value / row.value).toFixed(2)} ×`
+  const each = (reference.rounds ?? []).map((perSecond, at) => perSecond / (row.rounds?.[at] ?? Number.NaN)).toSorted((a, b) => a - b)
+  const middle = each[Math.floor(each.length / 2)]
+  return middle === undefined || Number.isNaN(middle) ? best : `${best}, by round ${middle.toFixed(2)} ×`
 }
 
 /** Writes `bench/results/TIME.json` and gives its path. */

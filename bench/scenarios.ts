@@ -15,6 +15,8 @@ export type Row = {
   readonly wrong: number
   /** Processor time of the subject per request in its best round: steadier than throughput on a machine others use too. */
   readonly microsPerRequest?: number
+  /** What each round gave, in the order of the rounds: round by round, subjects were measured within seconds of each other. */
+  readonly rounds?: readonly number[]
   readonly note?: string
 }
 
@@ -34,6 +36,9 @@ const MANY_ENTRIES = 100_000
  */
 const RANDOM_URLS = { all: 1_000_000, step: 10_000, maxMiB: 64, heapMiB: 192, programMiB: 160 }
 const IDLE_SECONDS = 5
+/** Some processes stay slower all their life than others of the same program: each subject is measured in two of them, in many short rounds. */
+const LIVES = 2
+const ROUND_SECONDS = 1
 const OPEN_LOOP_RATE = 1000
 
 /** Requests per second, small answers nobody may store. */
@@ -205,14 +210,20 @@ export async function calls(plan: Plan): Promise<Row[]> {
 type Served = { readonly subject: Subject; readonly url: string; readonly started: Started }
 
 async function throughput(plan: Plan, subjects: readonly Subject[], path: string, connections: number, expect: string | undefined): Promise<Row[]> {
-  return withSubjects(plan, subjects, async (served) => {
-    for (const one of served) await load({ url: one.url + path, seconds: 2, connections, expect })
-    const rounds = new Map<Served, Round[]>(served.map((one) => [one, []]))
-    for (let round = 1; round <= plan.rounds; round++) {
-      for (const [one, results] of rounds) results.push(await timed(plan, one, round, { path, connections, expect }))
-    }
-    return [...rounds].map(([one, results]) => best(one, one.subject.name, results))
-  })
+  const rounds = new Map<string, Round[]>(subjects.map((subject) => [subject.name, []]))
+  let rows: Row[] = []
+  for (let life = 0; life < LIVES; life++) {
+    rows = await withSubjects(plan, subjects, async (served) => {
+      for (const one of served) await load({ url: one.url + path, seconds: 2, connections, expect })
+      for (let round = 1; round <= plan.rounds; round++) {
+        // there and back, so that nobody always follows the same neighbour
+        for (const one of round % 2 === 0 ? served.toReversed() : served)
+          rounds.get(one.subject.name)?.push(await timed({ ...plan, seconds: ROUND_SECONDS }, one, life * plan.rounds + round, { path, connections, expect }))
+      }
+      return served.map((one) => best(one, one.subject.name, rounds.get(one.subject.name) ?? []))
+    })
+  }
+  return rows
 }
 
 type Round = { readonly perSecond: number; readonly wrong: number; readonly micros: number | undefined }
@@ -224,7 +235,7 @@ async function timed(plan: Plan, one: Served, round: number, question: Question)
   const after = processorMs(one.started.pid)
   const micros = before === undefined || after === undefined ? undefined : ((after - before) * 1000) / (perSecond * plan.seconds)
   const cost = micros === undefined ? '' : `, ${micros.toFixed(1)} µs each`
-  plan.progress(`round ${round}/${plan.rounds} ${one.subject.name}: ${Math.round(perSecond)}/s${cost}${wrong > 0 ? `, ${wrong} WRONG` : ''}`)
+  plan.progress(`round ${round} ${one.subject.name}: ${Math.round(perSecond)}/s${cost}${wrong > 0 ? `, ${wrong} WRONG` : ''}`)
   return { perSecond, wrong, micros }
 }
 
@@ -235,6 +246,7 @@ function best(one: Served, subject: string, rounds: readonly Round[]): Row {
     value: Math.max(...rounds.map((round) => round.perSecond)),
     unit: 'req/s',
     wrong: rounds.reduce((sum, round) => sum + round.wrong, 0),
+    rounds: rounds.map((round) => round.perSecond),
     ...(micros.length === 0 ? {} : { microsPerRequest: Math.min(...micros) }),
     note: memory(one.started)
   }
