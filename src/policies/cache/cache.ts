@@ -12,7 +12,7 @@ import { ageMsOf, sharedAgeMsOf, type StoredAnswer } from './answer.ts'
 import { PLAIN, askedOf, type Asked } from './asked.ts'
 import { changes, referenced, type Unsettled } from './changes.ts'
 import { exchanger, type Situation } from './exchange.ts'
-import { flights, type Outcome } from './flights.ts'
+import { flights, type Flight, type Outcome } from './flights.ts'
 import { eventsOf } from './happened.ts'
 import { headKey, keys } from './keys.ts'
 import type { CacheOptions } from './options.ts'
@@ -114,28 +114,33 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     return serve(answer, request, asked, clock.now(), { source: 'stale', cacheStatus: hitStatus(answer, Math.floor(ageMs / 1000), detail) })
   }
 
-  /** Goes upstream for this caller only. */
-  async function alone(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
+  /** Goes upstream for this caller only; `flightKey` where it might have gone for others too. */
+  async function alone(enquiry: Enquiry, found: Found | undefined, flightKey?: string): Promise<Response> {
     report(happened.miss)
     const { response } = await exchange.ask(enquiry.request, enquiry.next, situationOf(enquiry, found))
     announced(enquiry.request, response)
+    if (flightKey !== undefined) counsel.saw(enquiry.request.operation, flightKey, response)
     return response
   }
 
   /** Joins those who are asking the same already, or goes upstream for all who will (RFC 9111 §4). */
-  async function together(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
+  function together(enquiry: Enquiry, found: Found | undefined): Promise<Response> {
+    const flightKey = flightKeyOf(enquiry.request, enquiry.key)
+    const flight = underWay.get(flightKey)
+    return flight === undefined ? first(enquiry, flightKey, found) : join(flight, enquiry, flightKey, found)
+  }
+
+  function first(enquiry: Enquiry, flightKey: string, found: Found | undefined): Promise<Response> {
+    return underWay.isUnshared(flightKey, clock.now()) ? alone(enquiry, found, flightKey) : lead(enquiry, flightKey, found)
+  }
+
+  async function join(joined: Flight, enquiry: Enquiry, flightKey: string, found: Found | undefined): Promise<Response> {
     const { request, asked, key } = enquiry
-    const flightKey = flightKeyOf(request, key)
     let held = found
+    let flight: Flight | undefined = joined
     // a flight that fails takes its own caller with it, nobody else: the others get one more try together
     for (let tries = 0; tries < 2; tries++) {
-      const flight = underWay.get(flightKey)
-      if (flight === undefined) {
-        const isUnshared = underWay.isUnshared(flightKey, clock.now())
-        const response = await (isUnshared ? alone(enquiry, held) : lead(enquiry, flightKey, held))
-        counsel.saw(request.operation, flightKey, response)
-        return response
-      }
+      if (flight === undefined) return first(enquiry, flightKey, held)
       let outcome: Outcome
       try {
         outcome = await flight.join(request.signal)
@@ -155,6 +160,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
         return instead
       }
       if (outcome.kind !== 'failed') break
+      flight = underWay.get(flightKey)
     }
     return alone(enquiry, held)
   }
@@ -167,6 +173,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     try {
       const response = await underWay.lead(request, next, flightKey, shared === undefined ? situation : { ...situation, onLooked })
       announced(request, response)
+      counsel.saw(request.operation, flightKey, response)
       return response
     } catch (error) {
       return staleInstead(error, enquiry, found)
@@ -227,7 +234,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
   /** Methods that are not answered from the store go upstream first, and may outdate what is stored (RFC 9111 §4, §4.4). */
   async function write(request: Request, next: Send): Promise<Response> {
     const isUnsafe = !SAFE_METHODS.has(request.method)
-    const delayMs = exchange.stopwatch(request)
+    const journey = exchange.departure(request)
     let response: Response
     try {
       response = await next(request)
@@ -251,7 +258,7 @@ export function cache(options: CacheOptions, tools: CacheTools): Cache {
     const own = field(response.fields, 'content-location')
     if (own === undefined || referencedTarget(own, request.target, base) !== request.target) return marked
     const situation: Situation = { key: keyOf(request, askedOf(request.fields)), asked: PLAIN, held: undefined, reason: 'method' }
-    return exchange.adopt(marked, { ...request, method: 'GET' }, situation, delayMs)
+    return exchange.adopt(marked, { ...request, method: 'GET' }, situation, journey)
   }
 
   /** What a 201 or 202 points to is there, or will be: nothing known of its absence counts any more. */

@@ -54,12 +54,13 @@ export type Exchange = {
   /** The same for one who waited for another's request that met a failure. */
   standInToo(held: StoredAnswer, request: Request, asked: Asked, met: Met): Response | undefined
   /** Stores the answer to another method that stands for GET, given the request GET would have been. */
-  adopt(response: Response, request: Request, situation: Situation, delayMs: () => number): Response
-  /** Started when a request leaves, gives how long its answer took so far. */
-  stopwatch(request: Request): () => number
+  adopt(response: Response, request: Request, situation: Situation, journey: Journey): Response
+  /** What has to be remembered of the moment a request leaves, to know later how old its answer is and whether it is out of date. */
+  departure(request: Request): Journey
 }
 
-type Journey = { readonly point: number; readonly delayMs: () => number }
+/** The departure of a request: the point in the order of writes, clock time, and waits on purpose up to then. */
+export type Journey = { readonly point: number; readonly startedAt: number; readonly waitedMs: number }
 
 export type ExchangeTools = UpstreamTools & { readonly store: AnswerStore; readonly changes: Changes; readonly onStored: () => void }
 
@@ -88,17 +89,16 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
   const { clock, store, changes } = tools
   const { mode } = options
   const windows: StaleWindows = { ifErrorMs: options.staleIfError, whileRevalidateMs: options.staleWhileRevalidate }
-  const draftOf = keeper(options)
+  const keeping = keeper(options)
   const budget: Budget = { usedBytes: 0, maxBytes: options.maxBytes }
 
   async function ask(request: Request, next: Send, situation: Situation): Promise<Exchanged> {
     const { held, asked } = situation
     const asking = held === undefined ? undefined : validating(request.fields, held.validators)
-    const mayDoInstead = (failure: Problem | number): boolean => held !== undefined && covers(held, asked, failure)
     const journey = departure(request)
     let response: Response
     try {
-      response = await next(held === undefined ? request : { ...request, fields: asking ?? request.fields, standIn: mayDoInstead })
+      response = await next(held === undefined ? request : withStandIn({ ...request, fields: asking ?? request.fields }, held, asked))
     } catch (error) {
       const response = held === undefined ? undefined : standIn(held, request, asked, error)
       if (response === undefined) throw error
@@ -125,26 +125,28 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return kept(response, request, situation, journey, asking !== undefined)
   }
 
-  /** What has to be remembered of the moment a request leaves, to know later how old its answer is and whether it is out of date. */
-  function departure(request: Request): Journey {
-    return { point: changes.now(), delayMs: stopwatch(request) }
+  function withStandIn(request: Request, held: StoredAnswer, asked: Asked): Request {
+    return { ...request, standIn: (failure) => covers(held, asked, failure) }
   }
 
-  function stopwatch({ trace }: Request): () => number {
-    const startedAt = clock.now()
-    const waitedMs = trace.waitMs + trace.tokenMs
-    // waits on purpose lie before the attempt that was answered
-    return () => Math.max(0, clock.now() - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
+  function departure({ trace }: Request): Journey {
+    return { point: changes.now(), startedAt: clock.now(), waitedMs: trace.waitMs + trace.tokenMs }
+  }
+
+  /** How long the answer took, without waits on purpose: they lie before the attempt that was answered. */
+  function delayMs({ trace }: Request, { startedAt, waitedMs }: Journey, arrivedAt: number): number {
+    return Math.max(0, arrivedAt - startedAt - (trace.waitMs + trace.tokenMs - waitedMs))
   }
 
   function drafted(request: Request, status: number, fields: Fields, situation: Situation, journey: Journey): Draft | undefined {
+    if (!keeping.mayKeep(status, fields)) return undefined
     const { key } = situation
     const arrivedAt = clock.now()
     // a write is on its way: what was read may be what was before it
     if (changes.isUnwritten(request.target, arrivedAt)) return undefined
-    const times = { arrivedAt, receivedAtMs: clock.wallNow(), delayMs: journey.delayMs() }
+    const times = { arrivedAt, receivedAtMs: clock.wallNow(), delayMs: delayMs(request, journey, arrivedAt) }
     const isSettling = (): boolean => changes.isSettling(request.target, arrivedAt)
-    return draftOf({ ...times, key, request, status, fields, isSettling, siblings: () => store.variants(key) })
+    return keeping.draft({ ...times, key, request, status, fields, isSettling, siblings: () => store.variants(key) })
   }
 
   /** What an answer without content has to say about a stored one, its `Age` included: that counts and is not stored. */
@@ -229,11 +231,11 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return answer
   }
 
-  function adopt(response: Response, request: Request, situation: Situation, delayMs: () => number): Response {
+  function adopt(response: Response, request: Request, situation: Situation, journey: Journey): Response {
     const { isPublic, maxAgeS, sharedMaxAgeS } = responseControl(response.fields, mode)
     const isExplicit = isPublic || maxAgeS !== undefined || sharedMaxAgeS !== undefined || field(response.fields, 'expires') !== undefined
-    const journey = { point: changes.now(), delayMs }
-    return isExplicit ? kept(response, request, situation, journey, false).response : response
+    // the write itself has changed the target
+    return isExplicit ? kept(response, request, situation, { ...journey, point: changes.now() }, false).response : response
   }
 
   // Updates or drops what is stored for GET by an answer to HEAD (RFC 9111 §4.3.5).
@@ -288,7 +290,7 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     return serve(held, request, asked, now, { source: 'stale', cacheStatus })
   }
 
-  return { ask, standIn, standInToo, adopt, stopwatch }
+  return { ask, standIn, standInToo, adopt, departure }
 }
 
 function metBy(error: unknown): Met | undefined {

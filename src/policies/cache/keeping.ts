@@ -29,21 +29,29 @@ export type Arrival = {
 // An answer that depends on more fields than this depends on everything.
 const SELECTING_FIELDS = 32
 
+export type Keeper = {
+  /** Whether anything speaks for keeping an answer; most answers of most providers have nothing to store them by. */
+  mayKeep(status: number, fields: Fields): boolean
+  /** The draft of a stored answer, undefined where it must not or need not be stored. */
+  draft(arrival: Arrival): Draft | undefined
+}
+
 /** Decides what is kept of an answer and for how long: the provider's word first, then the operator's, then a guess. */
-export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | undefined {
+export function keeper(options: CacheOptions): Keeper {
   const { mode } = options
   const controlOf = controlReader(mode)
   const alwaysSelecting = options.vary.map((name) => name.toLowerCase())
   const ruleOf = firstRoute(options.rules.map((rule) => rule.match))
   const negative = new Map(Object.entries(options.negative).map(([status, ttlMs]) => [Number(status), ttlMs]))
 
-  /** The draft of a stored answer, undefined where it must not or need not be stored. */
-  return function draft(arrival) {
+  function mayKeep(status: number, fields: Fields): boolean {
+    // none: the agreement says that this status tells nothing lasting
+    const negativeMs = negative.get(status)
+    return negativeMs !== 0 && (negativeMs !== undefined || options.rules.length > 0 || saysAnything(fields))
+  }
+
+  function draft(arrival: Arrival): Draft | undefined {
     const { request, status, receivedAtMs } = arrival
-    // most answers of most providers are of this kind: nothing to store them by
-    if (!saysAnything(arrival.fields) && !mayBeLocal(arrival)) return undefined
-    // the agreement says that this status tells nothing lasting
-    if (negative.get(status) === 0) return undefined
     const control = controlOf(arrival.fields)
     const explicitMs = explicitLifetimeMs(control, arrival.fields, mode, receivedAtMs)
     const local = explicitMs === undefined && !control.isNoCache ? localLifetime(arrival, control) : undefined
@@ -96,9 +104,7 @@ export function keeper(options: CacheOptions): (arrival: Arrival) => Draft | und
     return ms > 0 ? { ms, policy: 'heuristic' } : undefined
   }
 
-  function mayBeLocal({ status }: Arrival): boolean {
-    return negative.has(status) || options.rules.length > 0
-  }
+  return { mayKeep, draft }
 
   // What can neither be used nor validated later would only take room.
   function isWorthKeeping(kept: Draft): boolean {
