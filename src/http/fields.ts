@@ -23,8 +23,11 @@ export function fieldValues(fields: Fields, name: string): string[] {
 
 /** All values joined as one list (RFC 9110 §5.3), undefined where the field is absent; `name` in lower case. */
 export function fieldList(fields: Fields, name: string): string | undefined {
-  const values = fieldValues(fields, name)
-  return values.length === 0 ? undefined : values.join(', ')
+  let list: string | undefined
+  for (let i = 0; i < fields.length; i += 2) {
+    if (isNamed(fields[i] as string, name)) list = list === undefined ? fields[i + 1] : `${list}, ${fields[i + 1]}`
+  }
+  return list
 }
 
 export function hasField(fields: Fields, name: string): boolean {

@@ -144,9 +144,17 @@ export function exchanger(options: CacheOptions, tools: ExchangeTools): Exchange
     const arrivedAt = clock.now()
     // a write is on its way: what was read may be what was before it
     if (changes.isUnwritten(request.target, arrivedAt)) return undefined
-    const times = { arrivedAt, receivedAtMs: clock.wallNow(), delayMs: delayMs(request, journey, arrivedAt) }
-    const isSettling = (): boolean => changes.isSettling(request.target, arrivedAt)
-    return keeping.draft({ ...times, key, request, status, fields, isSettling, siblings: () => store.variants(key) })
+    return keeping.draft({
+      key,
+      request,
+      status,
+      fields,
+      arrivedAt,
+      receivedAtMs: clock.wallNow(),
+      delayMs: delayMs(request, journey, arrivedAt),
+      isSettling: () => changes.isSettling(request.target, arrivedAt),
+      siblings: () => store.variants(key)
+    })
   }
 
   /** What an answer without content has to say about a stored one, its `Age` included: that counts and is not stored. */
