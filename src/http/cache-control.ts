@@ -70,9 +70,11 @@ const LONGEST_REMEMBERED = 512
 /** `responseControl` with a memory of what was read lately: reading a value costs more than all else a miss causes in the cache. */
 export function controlReader(mode: 'private' | 'shared'): (fields: Fields) => ResponseControl {
   const remembered = new Map<string, ResponseControl>()
+  // read once: a mode that comes from a file is no constant to V8, which would compile `read` for it again and again
+  const targeted: readonly string[] = TARGETED_FIELDS[mode]
 
   return function read(fields) {
-    if (TARGETED_FIELDS[mode].some((name) => hasField(fields, name))) return responseControl(fields, mode)
+    if (targeted.some((name) => hasField(fields, name))) return responseControl(fields, mode)
     const said = fieldList(fields, 'cache-control') ?? ''
     const known = remembered.get(said)
     if (known !== undefined) return known
