@@ -31,12 +31,22 @@ const slimUndici: Plugin = {
   load: (id) => (id === SLIM_UNDICI ? SLIM : undefined)
 }
 
+// What Fastify and http-proxy ask for and never use here: compilers of schemas (server/schemaless.ts), the websockets of
+// http-proxy, which are off, and requests without a network.
+const UNUSED = ['@fastify/ajv-compiler', '@fastify/fast-json-stringify-compiler', 'ws', 'light-my-request']
+const LEFT_OUT = join(root, 'left-out.cjs')
+const leftOut: Plugin = {
+  name: 'left-out',
+  resolveId: (name) => (UNUSED.includes(name) ? LEFT_OUT : undefined),
+  load: (id) => (id === LEFT_OUT ? "module.exports = function leftOut() { throw new Error('left out of the package: .ci/build.ts') }" : undefined)
+}
+
 rmSync(dist, { recursive: true, force: true })
 const bundle = await rolldown({
   cwd: root,
   input: { main: 'src/main.ts' },
   platform: 'node',
-  plugins: [slimUndici],
+  plugins: [slimUndici, leftOut],
   onLog(level, log) {
     if (level === 'warn') throw new Error(log.message)
   }

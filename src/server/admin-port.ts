@@ -7,6 +7,7 @@ import { field, hasField } from '../http/fields.ts'
 import { callerOf, type Caller } from './checks.ts'
 import type { Handler } from './http-server.ts'
 import { localAnswer } from './local-answer.ts'
+import { SCHEMALESS } from './schemaless.ts'
 
 /** What the admin port can show and do; the sidecar supplies it, always for the configuration in force. */
 export type Operator = {
@@ -35,7 +36,14 @@ const BREAKER_STATES = ['open', 'closed', 'auto'] as const
 
 /** The operator's side: health, metrics, status and the few switches there are. */
 export async function adminPort(operator: Operator, options: AdminOptions): Promise<Handler & { close(): Promise<void> }> {
-  const app = fastify({ logger: false, requestIdHeader: false, bodyLimit: 64 * 1024, return503OnClosing: false, exposeHeadRoutes: true })
+  const app = fastify({
+    logger: false,
+    requestIdHeader: false,
+    bodyLimit: 64 * 1024,
+    return503OnClosing: false,
+    exposeHeadRoutes: true,
+    schemaController: SCHEMALESS
+  })
 
   // what changes something is said in JSON, which a page of another site cannot send without asking first
   app.removeContentTypeParser('text/plain')

@@ -10,6 +10,7 @@ import type { Door, DownstreamTools } from './door.ts'
 import { answerPreflight, refuseRequest, serve, serveUpgrade, turnAway } from './downstream.ts'
 import type { Handler } from './http-server.ts'
 import { METHODS, ServerResponse as NodeResponse } from './node-http.ts'
+import { SCHEMALESS } from './schemaless.ts'
 
 export type DataPortOptions = {
   /** The upstreams reachable on this port, each under its prefix. */
@@ -45,6 +46,7 @@ export async function dataPort(options: DataPortOptions, tools: DownstreamTools)
     return503OnClosing: false,
     forceCloseConnections: false,
     bodyLimit: Number.MAX_SAFE_INTEGER,
+    schemaController: SCHEMALESS,
     routerOptions: { caseSensitive: true, ignoreTrailingSlash: false, ignoreDuplicateSlashes: false, maxParamLength: 16_384 },
     frameworkErrors(_error, request, reply) {
       reply.hijack()
