@@ -5,7 +5,9 @@ import type { Volumes } from '../server/volumes.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
 import { printFindings } from './report.ts'
 
-type ReportArguments = ConfigArguments & { readonly format: 'json' | 'markdown' }
+type ReportArguments = ConfigArguments & { readonly format: 'json' | 'markdown'; readonly period?: string }
+/** How far back to look, as written and in milliseconds. */
+type Period = { readonly text: string; readonly ms: number }
 
 // A report takes milliseconds to make; whoever does not answer by then is not there.
 const PATIENCE_MS = 10_000
@@ -14,21 +16,32 @@ const PATIENCE_MS = 10_000
 export function addReportCommand(program: Command): void {
   configCommand(program, 'report', 'measured volumes, savings and advice on lifetimes, from the running sidecar')
     .addOption(new Option('--format <format>', 'how to print it').choices(['json', 'markdown']).default('markdown'))
-    // the counters begin with the process; a ledger of longer periods is to come
-    .option('--period <duration>', 'accepted; the counts are those since the sidecar started')
+    .option('--period <duration>', 'how far back, such as 30d; not less than since the start, for which one sum is kept')
     .action(async (args: ReportArguments, command: Command) => {
-      process.exitCode = await report(configFile(command, args), args)
+      const file = configFile(command, args)
+      process.exitCode = await report(file, args, await periodOf(command, args))
     })
 }
 
-async function report(file: string, { format, speed }: ReportArguments): Promise<number> {
+async function periodOf(command: Command, { period: text }: ReportArguments): Promise<Period | undefined> {
+  if (text === undefined) return undefined
+  const { parseDuration } = await import('../config/units.ts')
+  const ms = parseDuration(text)
+  return ms === undefined ? command.error(`error: --period takes a duration such as 12h or 30d, not ${JSON.stringify(text)}`) : { text, ms }
+}
+
+async function report(file: string, { format, speed }: ReportArguments, period: Period | undefined): Promise<number> {
   const { loadConfig } = await import('../config/load.ts')
   const loaded = loadConfig(file, process.env, { speed, expired: 'warn' })
   if (loaded.kind === 'refused') return printFindings(loaded.findings, loaded.warnings)
   const { admin } = loaded.config
   try {
     const text = await ask(admin.listen, admin.token?.read().reveal())
-    process.stdout.write(format === 'json' ? `${text}\n` : markdown(JSON.parse(text) as Volumes))
+    const measured = JSON.parse(text) as Volumes
+    // whatever was counted lies within a period that began before the counting did; of a shorter one nothing is known
+    if (period !== undefined && period.ms < lengthMs(measured))
+      throw new Error(`what is counted is counted since the start (${measured.from}): there is no report for the last ${period.text} alone`)
+    process.stdout.write(format === 'json' ? `${text}\n` : markdown(measured, period))
     return 0
   } catch (error) {
     process.stderr.write(`attache report: ${error instanceof Error ? error.message : String(error)}\n`)
@@ -58,8 +71,14 @@ function reachable(host: string): string {
   return host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
 }
 
-function markdown({ version, from, to, upstreams, tokens }: Volumes): string {
-  const lines = ['# Volumes', '', `Measured by Attache ${version} from ${from} to ${to}.`, '']
+/** In the time the sidecar lives in. */
+function lengthMs({ from, to, speed }: Volumes): number {
+  return (Date.parse(to) - Date.parse(from)) * speed
+}
+
+function markdown({ version, from, to, upstreams, tokens }: Volumes, period: Period | undefined): string {
+  const rest = period === undefined ? '' : ` Of the last ${period.text} nothing else is known: counting begins with the process.`
+  const lines = ['# Volumes', '', `Measured by Attache ${version} from ${from} to ${to}.${rest}`, '']
   lines.push(
     ...table(
       ['upstream', 'agreement', 'requests', 'calls', 'calls/h', 'retries', 'avoided'],

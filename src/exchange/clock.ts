@@ -44,25 +44,31 @@ export function systemClock(speed = 1): Clock {
   function after(ms: number, fire: () => void): Timer {
     return new PatientTimer(Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS), fire)
   }
-  function sleep(ms: number, signal?: Signal): Promise<void> {
+  // not `after`: a sleep keeps the process alive
+  const sleep = sleepOn((ms, fire) => {
+    const timer = setTimeout(fire, Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS))
+    return { cancel: () => clearTimeout(timer) }
+  })
+  return { now, wallNow: Date.now, sleep, after, realMs }
+}
+
+/** The `sleep` of a clock, on whatever calls back after a while. */
+export function sleepOn(start: (ms: number, fire: () => void) => Pick<Timer, 'cancel'>): Clock['sleep'] {
+  return function sleep(ms, signal) {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason)
-      const timer = setTimeout(
-        () => {
-          signal?.removeEventListener('abort', stop)
-          resolve()
-        },
-        Math.min(Math.max(0, realMs(ms)), LONGEST_TIMER_MS)
-      )
+      const timer = start(ms, () => {
+        signal?.removeEventListener('abort', stop)
+        resolve()
+      })
       function stop(): void {
-        clearTimeout(timer)
+        timer.cancel()
         reject(signal?.reason)
       }
       signal?.addEventListener('abort', stop, { once: true })
       return undefined
     })
   }
-  return { now, wallNow: Date.now, sleep, after, realMs }
 }
 
 /**

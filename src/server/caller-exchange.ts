@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import { NO_BODY, pathOf, type Request, type Response, type Trace } from '../exchange/message.ts'
 import { CallerGone, Problem } from '../exchange/problem.ts'
-import { field, fieldValues, isNamed, keepFields, type Fields } from '../http/fields.ts'
+import { field, fieldValues, isNamed, keepFields, withoutField, type Fields } from '../http/fields.ts'
 import { linksIn, sidecarLinks, sidecarReference } from '../http/target.ts'
 import type { Door, DownstreamTools } from './door.ts'
 import { SPOILED } from './http-server.ts'
@@ -20,11 +20,9 @@ const LINGER_MS = 2000
 /** What both ends of a websocket agree on between themselves (RFC 6455 §4). */
 const HANDSHAKE = /^sec-websocket-/i
 
-/** Says to the page of a listed origin that it may read the answer. */
-// the checks let only listed origins get as far as an answer with these
-export function browserFields(fields: Fields): string[] {
-  const allowed = field(fields, 'origin')
-  return allowed === undefined ? [] : ['Access-Control-Allow-Origin', allowed, 'Access-Control-Expose-Headers', '*', 'Vary', 'Origin']
+/** Says to the page of a listed origin that it may read the answer; the checks let no other get as far. */
+export function browserFields(origin: string | undefined): string[] {
+  return origin === undefined ? [] : ['Access-Control-Allow-Origin', origin, 'Access-Control-Expose-Headers', '*', 'Vary', 'Origin']
 }
 
 /** One request of a caller and the one answer to it: conversion both ways, whatever becomes of either connection. */
@@ -215,7 +213,10 @@ export class Exchange {
 
   // the provider's fields, references rewritten, framing and our own marks added
   #outgoing(answer: Response): string[] {
-    const { fields, body, status } = answer
+    const { body, status } = answer
+    const page = this.#tools.servesBrowsers && !this.#isStranger ? field(this.#message.rawHeaders, 'origin') : undefined
+    // a browser takes no answer with two: ours stands for a provider's that is let through
+    const fields = page === undefined ? answer.fields : withoutField(answer.fields, 'access-control-allow-origin')
     const outgoing: string[] = []
     let announced: string | undefined
     for (let i = 0; i < fields.length; i += 2) {
@@ -245,7 +246,7 @@ export class Exchange {
     if (length !== undefined && !isLengthless) outgoing.push('Content-Length', length)
     if (answer.cacheStatus !== undefined) outgoing.push('Cache-Status', `attache; ${answer.cacheStatus}`)
     outgoing.push('Via', '1.1 attache', 'Attache-Attempts', String(this.#trace.attempts), 'Server-Timing', this.#timing())
-    if (this.#tools.servesBrowsers && !this.#isStranger) outgoing.push(...browserFields(this.#message.rawHeaders))
+    if (page !== undefined) outgoing.push(...browserFields(page))
     if (this.#isStranger || (this.#tools.isDraining() && !this.#staysOpen) || this.#hasUnreadUpload()) outgoing.push('Connection', 'close')
     return outgoing
   }

@@ -61,7 +61,7 @@ export function answerPreflight(message: IncomingMessage, response: ServerRespon
   const asked = field(message.rawHeaders, 'access-control-request-headers')
   response
     .writeHead(204, [
-      ...browserFields(message.rawHeaders),
+      ...browserFields(field(message.rawHeaders, 'origin')),
       'Access-Control-Allow-Methods',
       'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS',
       ...(asked === undefined ? [] : ['Access-Control-Allow-Headers', asked]),

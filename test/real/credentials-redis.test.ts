@@ -1,7 +1,4 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/exchange/clock.ts'
 import type { Store } from '../../src/state/store.ts'
@@ -11,7 +8,7 @@ import type { Authorization, TokenSource } from '../../src/tokens/source.ts'
 import { tokenFetch } from '../../src/transport/token-fetch.ts'
 import { origin, type Origin } from '../support/origin.ts'
 import { reports } from '../support/policy-call.ts'
-import { sidecarProcess } from '../support/process.ts'
+import { sidecarHome } from '../support/process.ts'
 import { requireReal } from '../support/real.ts'
 import { realRedis, type RealRedis } from '../support/redis.ts'
 import { attempt, credential, unauthorized } from '../support/token-service.ts'
@@ -90,39 +87,28 @@ describe.skipIf(binary === undefined)('over a real Redis', () => {
 
   describe('a leased secret', () => {
     test('is asked for once by two sidecars and the one after them, and is nowhere in the clear', { timeout: 60_000 }, async () => {
-      const folder = mkdtempSync(join(tmpdir(), 'attache-leases-'))
-      cleanUps.push(() => rmSync(folder, { recursive: true, force: true }))
       let issued = 0
       const server = await serving((_received, response) => {
         const end = Math.floor(Date.now() / 1000) + 3600
         response.writeHead(200, { 'Content-Type': 'application/json' }).end(JSON.stringify({ sas: `https://blob.example/?se=${end}&sig=CANARY-${++issued}` }))
       })
-      const file = join(folder, 'attache.yaml')
-      writeFileSync(
-        file,
+      const home = sidecarHome(
         `
-version: 1
-listen: 127.0.0.1:0
-admin: { listen: 127.0.0.1:0 }
 state: "${redis.url}"
 stateKey: "\${STATE_KEY}"
 credentials:
   key: { grant: static, header: X-Api-Key, value: "\${KEY}" }
 upstreams:
   up: { baseUrl: "${server.url}/api", credential: key, leases: [{ match: GET /connection-string, expires: sas }] }
-`
+`,
+        { KEY: 'api-key-1', STATE_KEY: randomBytes(32).toString('hex') }
       )
-      const environment = { KEY: 'api-key-1', STATE_KEY: randomBytes(32).toString('hex') }
-      const start = async (): ReturnType<typeof sidecarProcess> => {
-        const sidecar = await sidecarProcess(file, { environment })
-        cleanUps.push(() => sidecar.end('SIGKILL'))
-        return sidecar
-      }
+      cleanUps.push(() => home.remove())
       const ask = async ({ dataUrl }: { dataUrl: string }): Promise<string> => (await fetch(`${dataUrl}/up/connection-string`)).text()
-      const both = await Promise.all([start(), start()])
+      const both = await Promise.all([home.start(), home.start()])
       const answers = await Promise.all([...both, ...both, ...both].map(ask))
       await Promise.all(both.map((sidecar) => sidecar.end('SIGKILL')))
-      answers.push(await ask(await start()))
+      answers.push(await ask(await home.start()))
       expect(new Set(answers).size).toBe(1)
       expect(answers[0]).toContain('CANARY-1')
       expect(server.received).toHaveLength(1)

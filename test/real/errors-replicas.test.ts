@@ -1,10 +1,7 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { call } from '../support/call.ts'
 import { faultServer, type FaultServer } from '../support/fault-server.ts'
-import { sidecarProcess } from '../support/process.ts'
+import { sidecarHome } from '../support/process.ts'
 import { requireReal } from '../support/real.ts'
 import { realRedis } from '../support/redis.ts'
 import { testSidecar, type TestSidecar } from '../support/sidecar.ts'
@@ -27,22 +24,15 @@ async function provider(answer: () => string): Promise<FaultServer> {
 
 test('a sidecar that is killed again and again stays within the agreed volume', { timeout: 180_000 }, async () => {
   const server = await provider(() => FINE)
-  const folder = mkdtempSync(join(tmpdir(), 'attache-volume-'))
-  cleanUps.push(() => rmSync(folder, { recursive: true, force: true }))
-  const configFile = join(folder, 'attache.yaml')
-  writeFileSync(
-    configFile,
-    `version: 1
-listen: 127.0.0.1:0
-admin: { listen: 127.0.0.1:0 }
+  const home = sidecarHome(`
 state: sqlite:./state.db
 upstreams:
   up: { baseUrl: "${server.url}", volume: { limits: ["40/1h"], key: "path[0]", onExceed: reject } }
-`
-  )
+`)
+  cleanUps.push(() => home.remove())
   const outcomes: number[] = []
   for (let life = 0; life < 3; life++) {
-    const sidecar = await sidecarProcess(configFile)
+    const sidecar = await home.start()
     const burst = await Promise.all(Array.from({ length: 20 }, (_, i) => call(`${sidecar.dataUrl}/up/org/${life}-${i}`)))
     outcomes.push(...burst.map(({ status }) => status))
     await sidecar.end('SIGKILL')

@@ -1,57 +1,33 @@
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, readdirSync } from 'node:fs'
+import type { ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { origin, type Origin, type Received } from '../support/origin.ts'
-import { sidecarProcess, type SidecarProcess } from '../support/process.ts'
-import type { ServerResponse } from 'node:http'
+import { outcomeAt } from '../support/outcome.ts'
+import { sidecarHome, type SidecarHome, type SidecarProcess } from '../support/process.ts'
 
-let folder: string
 let server: Origin
-let running: SidecarProcess | undefined
+let home: SidecarHome
 let answer: (received: Received, response: ServerResponse) => void
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'attache-operations-'))
   answer = (_received, response) => void response.end('done')
   server = await origin((received, response) => answer(received, response))
-  writeFileSync(
-    join(folder, 'attache.yaml'),
-    `
-version: 1
-listen: 127.0.0.1:0
-admin: { listen: 127.0.0.1:0 }
+  home = sidecarHome(`
 state: sqlite:./state/attache.db
 upstreams:
   up: { baseUrl: "${server.url}/api", retry: { backoff: [50ms], jitter: 0 }, breaker: { failures: 1000 } }
-`
-  )
+`)
 })
 afterEach(async () => {
-  await running?.end('SIGKILL')
+  await home.remove()
   await server.close()
-  rmSync(folder, { recursive: true, force: true })
 })
-
-async function start(): Promise<SidecarProcess> {
-  running = await sidecarProcess(join(folder, 'attache.yaml'))
-  return running
-}
 
 async function later(sidecar: SidecarProcess, method: string, path: string): Promise<string> {
   const accepted = await fetch(`${sidecar.dataUrl}/up${path}`, { method, headers: { Prefer: 'respond-async' }, body: 'CANARY-body' })
   expect(accepted.status).toBe(202)
   return accepted.headers.get('location') ?? ''
-}
-
-async function outcomeAt(sidecar: SidecarProcess, location: string): Promise<Record<string, unknown>> {
-  for (let asked = 0; asked < 5000; asked++) {
-    const status = await fetch(sidecar.dataUrl + location)
-    const document = (await status.json()) as Record<string, unknown>
-    if (status.status === 200) return document
-    expect(status.status).toBe(202)
-  }
-  throw new Error('the operation did not end')
 }
 
 describe('background operations and kill -9', () => {
@@ -64,7 +40,7 @@ describe('background operations and kill -9', () => {
     }
     const accepted: { location: string; method: string; path: string }[] = []
     for (let life = 0; life < 20; life++) {
-      const sidecar = await start()
+      const sidecar = await home.start()
       for (const method of ['POST', 'PUT']) {
         const path = `/${method}/${life}`
         accepted.push({ location: await later(sidecar, method, path), method, path })
@@ -72,7 +48,7 @@ describe('background operations and kill -9', () => {
       await sidecar.end('SIGKILL')
     }
     answer = (_received, response) => void response.end('done')
-    const last = await start()
+    const last = await home.start()
     for (const { location, method, path } of accepted) {
       const outcome = await outcomeAt(last, location)
       const arrived = server.received.filter(({ url }) => url === `/api${path}`)
@@ -82,30 +58,30 @@ describe('background operations and kill -9', () => {
       // what never arrived has no success to tell of
       expect([path, outcome['status'] === 200 && arrived.length === 0]).toEqual([path, false])
     }
-    const state = readdirSync(join(folder, 'state')).map((file) => readFileSync(join(folder, 'state', file), 'latin1'))
+    const state = readdirSync(join(home.folder, 'state')).map((file) => readFileSync(join(home.folder, 'state', file), 'latin1'))
     expect(state.join()).not.toContain('CANARY')
   })
 
   it('a POST being sent when the process dies ends as outcome-unknown', { timeout: 180_000 }, async () => {
     answer = () => undefined
-    const first = await start()
+    const first = await home.start()
     const location = await later(first, 'POST', '/x')
     while (server.received.length === 0) await fetch(first.dataUrl + location)
     await first.end('SIGKILL')
     answer = (_received, response) => void response.end('done')
-    const second = await start()
+    const second = await home.start()
     expect(await outcomeAt(second, location)).toMatchObject({ status: 502, problem: { type: 'urn:attache:problem:outcome-unknown' } })
     expect(server.received).toHaveLength(1)
   })
 
   it('an orderly stop leaves what waits to the next start', { timeout: 180_000 }, async () => {
     answer = (_received, response) => void response.writeHead(503, { 'Retry-After': '1' }).end()
-    const first = await start()
+    const first = await home.start()
     const location = await later(first, 'PUT', '/x')
     while (server.received.length === 0) await fetch(first.dataUrl + location)
     expect(await first.end('SIGTERM')).toBe(0)
     answer = (_received, response) => void response.end('done')
-    const second = await start()
+    const second = await home.start()
     expect(await outcomeAt(second, location)).toMatchObject({ status: 200, body: 'done' })
   })
 })

@@ -1,10 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { origin, type Origin, type Received } from '../support/origin.ts'
-import { sidecarProcess, type SidecarProcess } from '../support/process.ts'
+import { outcomeAt } from '../support/outcome.ts'
+import { sidecarHome, type SidecarHome } from '../support/process.ts'
 import { requireReal } from '../support/real.ts'
 import { realRedis, type RealRedis } from '../support/redis.ts'
 
@@ -12,47 +10,35 @@ const binary = requireReal('redis-server')
 const OPERATIONS = 10
 
 describe.skipIf(binary === undefined)('replicas that share a real Redis', () => {
-  let folder: string
   let redis: RealRedis
   let server: Origin
+  let home: SidecarHome
   let answer: (received: Received, response: ServerResponse) => void
-  const replicas: SidecarProcess[] = []
 
   beforeEach(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'attache-takeover-'))
     redis = await realRedis(binary ?? '')
     await redis.start()
     server = await origin((received, response) => answer(received, response))
-    writeFileSync(
-      join(folder, 'attache.yaml'),
+    home = sidecarHome(
       `
-version: 1
-listen: 127.0.0.1:0
-admin: { listen: 127.0.0.1:0 }
 state: ${redis.url}
 stateKey: "\${STATE_KEY}"
 upstreams:
   up: { baseUrl: "${server.url}/api", retry: { backoff: [50ms], jitter: 0 }, breaker: { failures: 1000 } }
-`
+`,
+      { STATE_KEY: 'CANARY-state-key-of-32-characters' }
     )
   })
   afterEach(async () => {
-    await Promise.all(replicas.splice(0).map((replica) => replica.end('SIGKILL')))
+    await home.remove()
     await server.close()
     await redis.remove()
-    rmSync(folder, { recursive: true, force: true })
   })
-
-  async function replica(): Promise<SidecarProcess> {
-    const started = await sidecarProcess(join(folder, 'attache.yaml'), { environment: { STATE_KEY: 'CANARY-state-key-of-32-characters' } })
-    replicas.push(started)
-    return started
-  }
 
   it('a dead one’s work is carried out by another: no PUT is lost, no POST arrives twice', { timeout: 120_000 }, async () => {
     // nobody answers the first replica
     answer = () => undefined
-    const [one, two] = [await replica(), await replica()]
+    const [one, two] = [await home.start(), await home.start()]
     const accepted: { method: string; path: string; location: string }[] = []
     for (let i = 0; i < OPERATIONS; i++) {
       const method = i % 2 === 0 ? 'PUT' : 'POST'
@@ -75,13 +61,3 @@ upstreams:
     expect(await redis.command('KEYS *')).not.toContain('CANARY')
   })
 })
-
-async function outcomeAt(sidecar: SidecarProcess, location: string): Promise<Record<string, unknown>> {
-  for (let asked = 0; asked < 50_000; asked++) {
-    const status = await fetch(sidecar.dataUrl + location)
-    const document = (await status.json()) as Record<string, unknown>
-    if (status.status === 200) return document
-    expect(status.status).toBe(202)
-  }
-  throw new Error('nobody took the operation over')
-}

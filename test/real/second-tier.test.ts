@@ -1,36 +1,21 @@
 import { Readable } from 'node:stream'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/exchange/clock.ts'
 import { textOf, type Cached } from '../support/cached.ts'
 import { origin } from '../support/origin.ts'
 import { requireReal } from '../support/real.ts'
-import { realRedis, type RealRedis } from '../support/redis.ts'
-import { FRESH, replicasOf, until, type Replicas } from '../support/replicas.ts'
+import { FRESH, sharedRedis, until } from '../support/replicas.ts'
 import { testSidecar } from '../support/sidecar.ts'
 
 const binary = requireReal('redis-server')
 
 describe.skipIf(binary === undefined)('the second tier of the cache in a real Redis', () => {
-  let redis: RealRedis
-  let house: Replicas
-  beforeAll(async () => {
-    redis = await realRedis(binary ?? '')
-    await redis.start()
-  })
-  afterAll(() => redis.remove())
-  beforeEach(async () => {
-    house = replicasOf(redis)
-    await redis.command('FLUSHALL')
-  })
-  afterEach(async () => {
-    redis.thaw()
-    await house.closeAll()
-  })
+  const on = sharedRedis(binary ?? '')
 
   describe('replicas', () => {
     test('share an answer: the second one neither asks nor waits for anybody, and says where it comes from', async () => {
-      const [a, b] = await house.two()
-      await house.keptBy(a, '/v')
+      const [a, b] = await on.house.two()
+      await on.house.keptBy(a, '/v')
       const shared = await b.get('/v')
       expect(shared).toMatchObject({ status: 200, source: 'cache' })
       expect(shared.cacheStatus).toMatch(/^hit; ttl=(?:60|59|58); detail=shared$/)
@@ -42,44 +27,44 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('look once for all who ask together', async () => {
-      const [a, b] = await house.two()
-      await house.keptBy(a, '/v')
-      await redis.command('CONFIG RESETSTAT')
+      const [a, b] = await on.house.two()
+      await on.house.keptBy(a, '/v')
+      await on.redis.command('CONFIG RESETSTAT')
       const answers = await Promise.all(Array.from({ length: 20 }, () => b.get('/v')))
       expect(new Set(await Promise.all(answers.map(textOf)))).toEqual(new Set(['answer 1']))
       expect(b.calls).toHaveLength(0)
-      expect(await redis.command('INFO commandstats')).toMatch(/cmdstat_eval:calls=1,/)
+      expect(await on.redis.command('INFO commandstats')).toMatch(/cmdstat_eval:calls=1,/)
     })
 
     test('that have it themselves, or are told not to use it, do not look', async () => {
-      const room = await house.replica()
-      await house.keptBy(room, '/v')
-      await redis.command('CONFIG RESETSTAT')
+      const room = await on.house.replica()
+      await on.house.keptBy(room, '/v')
+      await on.redis.command('CONFIG RESETSTAT')
       await room.get('/v')
       await room.get('/v', ['Cache-Control', 'no-cache'])
       await room.get('/v', ['Cache-Control', 'no-store'])
-      expect(await redis.command('INFO commandstats')).not.toMatch(/cmdstat_eval:/)
+      expect(await on.redis.command('INFO commandstats')).not.toMatch(/cmdstat_eval:/)
     })
 
     test('whose caches do not say secondTier share nothing', async () => {
-      const [a, b] = await house.two({ secondTier: false })
+      const [a, b] = await on.house.two({ secondTier: false })
       await a.get('/v')
       await b.get('/v')
       expect(b.calls).toHaveLength(1)
-      expect(await house.lines('KEYS attache:answers*')).toEqual([])
+      expect(await on.house.lines('KEYS attache:answers*')).toEqual([])
     })
 
     test('share streams that have come to their end', async () => {
-      const [a, b] = await house.two()
+      const [a, b] = await on.house.two()
       const stream = Readable.from([Buffer.from('one '), Buffer.from('two')])
       a.origin({ response: { status: 200, fields: FRESH, body: { kind: 'stream', stream, sizeBytes: undefined }, source: 'upstream' } })
-      await house.keptBy(a, '/v')
+      await on.house.keptBy(a, '/v')
       expect(await textOf(await b.get('/v'))).toBe('one two')
       expect(b.calls).toHaveLength(0)
     })
 
     test('share answers of any size up to maxEntryBytes', async () => {
-      const [a, b] = await house.two({ maxEntryBytes: 100_000 })
+      const [a, b] = await on.house.two({ maxEntryBytes: 100_000 })
       const bodies = [
         'x'.repeat(100_000),
         Array.from({ length: 9_000 }, (_none, n) => n)
@@ -89,14 +74,14 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
       ]
       for (const [n, body] of bodies.entries()) {
         a.origin({ fields: FRESH, body })
-        await house.keptBy(a, `/${n}`)
+        await on.house.keptBy(a, `/${n}`)
         expect(await textOf(await b.get(`/${n}`))).toBe(body)
       }
       expect(b.calls).toHaveLength(0)
       a.origin({ fields: FRESH, body: 'x'.repeat(100_001) })
       await a.get('/large')
       a.origin({ fields: FRESH })
-      await house.keptBy(a, '/after')
+      await on.house.keptBy(a, '/after')
       expect(b.calls).toHaveLength(0)
       await b.get('/large')
       expect(b.calls).toHaveLength(1)
@@ -104,9 +89,9 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
 
     test('never give one identity what another got', async () => {
       const setup = { identityOf: (credential: string | undefined) => credential ?? '' }
-      const [a, b] = await house.two(setup)
+      const [a, b] = await on.house.two(setup)
       await a.get('/v', [], { credential: 'one' })
-      await house.untilKept(1)
+      await on.house.untilKept(1)
       expect(await textOf(await b.get('/v', [], { credential: 'two' }))).toBe('answer 1')
       await b.get('/v', ['Authorization', 'Bearer x'], { credential: 'one' })
       expect(b.calls).toHaveLength(2)
@@ -114,27 +99,27 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('of another configuration, or with another key, find nothing', async () => {
-      const a = await house.replica({ scope: 'tenant 1' })
-      await house.keptBy(a, '/v')
+      const a = await on.house.replica({ scope: 'tenant 1' })
+      await on.house.keptBy(a, '/v')
       for (const setup of [{ scope: 'tenant 2' }, { scope: 'tenant 1', sealKey: Buffer.alloc(32, 9) }]) {
-        const other = await house.replica(setup)
+        const other = await on.house.replica(setup)
         await other.get('/v')
         expect(other.calls).toHaveLength(1)
       }
-      const same = await house.replica({ scope: 'tenant 1' })
+      const same = await on.house.replica({ scope: 'tenant 1' })
       await same.get('/v')
       expect(same.calls).toHaveLength(0)
     })
 
     test('are given the variant they select, whatever it depends on', async () => {
-      const [a, b] = await house.two()
+      const [a, b] = await on.house.two()
       for (const room of [a, b]) room.origin((request) => ({ fields: [...FRESH, 'Vary', 'Accept-Language, X-Shape'], body: request.fields.join(' ') }))
       const danish = ['Accept-Language', 'da', 'X-Shape', 'round']
       const english = ['Accept-Language', 'en', 'X-Shape', 'round']
       const square = ['Accept-Language', 'da', 'X-Shape', 'square']
       await textOf(await a.get('/v', danish))
       await textOf(await a.get('/v', english))
-      await house.untilKept(2)
+      await on.house.untilKept(2)
       expect(await textOf(await b.get('/v', danish))).toBe(danish.join(' '))
       expect(await textOf(await b.get('/v', english))).toBe(english.join(' '))
       expect(b.calls).toHaveLength(0)
@@ -145,10 +130,13 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     test('count its age on, by the clock of Redis, and validate what is no longer fresh', async () => {
       // a minute is 60 ms here: Redis keeps its own time, which nobody can advance
       const clock = systemClock(1_000)
-      const [a, b] = [await house.replica({ tier: await house.tierAt(redis.url, clock) }), await house.replica({ tier: await house.tierAt(redis.url, clock) })]
+      const [a, b] = [
+        await on.house.replica({ tier: await on.house.tierAt(on.redis.url, clock) }),
+        await on.house.replica({ tier: await on.house.tierAt(on.redis.url, clock) })
+      ]
       a.origin({ fields: [...FRESH, 'ETag', '"1"'], body: 'whole' })
       await textOf(await a.get('/v'))
-      await until('a record', async () => ((await house.lines('KEYS attache:x1000:answers:*:*')).length > 0 ? true : undefined))
+      await until('a record', async () => ((await on.house.lines('KEYS attache:x1000:answers:*:*')).length > 0 ? true : undefined))
       await clock.sleep(61_000)
       b.origin({ status: 304, fields: [...FRESH, 'ETag', '"1"'] })
       expect(await textOf(await b.get('/v'))).toBe('whole')
@@ -160,33 +148,35 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     const FLIP = `local v = redis.call('HGET', KEYS[1], ARGV[1]) local at = tonumber(ARGV[2]) local b = string.byte(v, at) redis.call('HSET', KEYS[1], ARGV[1], string.sub(v, 1, at - 1)..string.char((b + 1) % 256)..string.sub(v, at + 1)) return 1`
 
     test('with any byte changed is a miss', async () => {
-      const a = await house.replica()
-      const [[key, slot] = ['', '']] = await house.keptBy(a, '/v')
-      const sizeBytes = Number((await redis.command(`HSTRLEN ${key} ${slot}`)).slice(1))
+      const a = await on.house.replica()
+      const [[key, slot] = ['', '']] = await on.house.keptBy(a, '/v')
+      const sizeBytes = Number((await on.redis.command(`HSTRLEN ${key} ${slot}`)).slice(1))
       expect(sizeBytes).toBeGreaterThan(100)
       for (const at of [1, 2, 14, 30, 60, sizeBytes]) {
-        expect(await redis.command(`EVAL "${FLIP}" 1 ${key} ${slot} ${at}`)).toBe(':1\r\n')
-        const b = await house.replica()
+        expect(await on.redis.command(`EVAL "${FLIP}" 1 ${key} ${slot} ${at}`)).toBe(':1\r\n')
+        const b = await on.house.replica()
         b.origin({ body: 'own' })
         expect(await textOf(await b.get('/v'))).toBe('own')
-        await redis.command(`EVAL "${FLIP.replace('b + 1', 'b + 255')}" 1 ${key} ${slot} ${at}`)
+        await on.redis.command(`EVAL "${FLIP.replace('b + 1', 'b + 255')}" 1 ${key} ${slot} ${at}`)
       }
       // it was those bytes, and nothing else
-      const b = await house.replica()
+      const b = await on.house.replica()
       await b.get('/v')
       expect(b.calls).toHaveLength(0)
     })
 
     test('copied to another key is a miss: another target, another identity, another upstream', async () => {
-      const [a, b] = await house.two()
-      const [[fromKey, fromSlot] = ['', '']] = await house.keptBy(a, '/secret')
-      const all = await house.keptBy(a, '/other')
+      const [a, b] = await on.house.two()
+      const [[fromKey, fromSlot] = ['', '']] = await on.house.keptBy(a, '/secret')
+      const all = await on.house.keptBy(a, '/other')
       await a.get('/secret', [], { credential: 'two' })
-      const more = await house.untilKept(3)
+      const more = await on.house.untilKept(3)
       expect(all).toHaveLength(2)
       for (const [key, slot] of more) {
         if (slot === fromSlot) continue
-        await redis.command(`EVAL "return redis.call('HSET', KEYS[1], ARGV[2], redis.call('HGET', KEYS[2], ARGV[1]))" 2 ${key} ${fromKey} ${fromSlot} ${slot}`)
+        await on.redis.command(
+          `EVAL "return redis.call('HSET', KEYS[1], ARGV[2], redis.call('HGET', KEYS[2], ARGV[1]))" 2 ${key} ${fromKey} ${fromSlot} ${slot}`
+        )
       }
       b.origin({ body: 'own' })
       expect(await textOf(await b.get('/other'))).toBe('own')
@@ -195,33 +185,33 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     })
 
     test('put back after it was dropped is a miss', async () => {
-      const [a, b] = await house.two()
-      const [[key, slot] = ['', '']] = await house.keptBy(a, '/v')
-      await redis.command(`EVAL "return redis.call('SET', 'aside', redis.call('HGET', KEYS[1], ARGV[1]))" 1 ${key} ${slot}`)
+      const [a, b] = await on.house.two()
+      const [[key, slot] = ['', '']] = await on.house.keptBy(a, '/v')
+      await on.redis.command(`EVAL "return redis.call('SET', 'aside', redis.call('HGET', KEYS[1], ARGV[1]))" 1 ${key} ${slot}`)
       await a.send('PUT', '/v')
-      await redis.command(`EVAL "return redis.call('HSET', KEYS[1], ARGV[1], redis.call('GET', 'aside'))" 1 ${key} ${slot}`)
+      await on.redis.command(`EVAL "return redis.call('HSET', KEYS[1], ARGV[1], redis.call('GET', 'aside'))" 1 ${key} ${slot}`)
       b.origin({ body: 'own' })
       expect(await textOf(await b.get('/v'))).toBe('own')
     })
 
     test('says nothing to whoever reads it, is compressed where that pays, and ends', async () => {
-      const a = await house.replica({ staleIfError: 30_000 })
+      const a = await on.house.replica({ staleIfError: 30_000 })
       const body = 'CANARY-BODY '.repeat(1_000)
       a.origin({ fields: [...FRESH, 'X-Note', 'CANARY-FIELD'], body })
-      const [[key, slot] = ['', '']] = await house.keptBy(a, '/CANARY-PATH?user=CANARY')
-      const everything = [await redis.command('KEYS *'), await redis.command(`HGETALL ${key}`)].join('')
+      const [[key, slot] = ['', '']] = await on.house.keptBy(a, '/CANARY-PATH?user=CANARY')
+      const everything = [await on.redis.command('KEYS *'), await on.redis.command(`HGETALL ${key}`)].join('')
       expect(everything).not.toContain('CANARY')
-      expect(Number((await redis.command(`HSTRLEN ${key} ${slot}`)).slice(1))).toBeLessThan(body.length / 10)
-      const ttlMs = Number((await redis.command(`PTTL ${key}`)).slice(1))
+      expect(Number((await on.redis.command(`HSTRLEN ${key} ${slot}`)).slice(1))).toBeLessThan(body.length / 10)
+      const ttlMs = Number((await on.redis.command(`PTTL ${key}`)).slice(1))
       expect(ttlMs).toBeGreaterThan(85_000)
       expect(ttlMs).toBeLessThanOrEqual(90_000)
     })
 
     test('of an answer that lives for a year ends within a day', async () => {
-      const a = await house.replica()
+      const a = await on.house.replica()
       a.origin({ fields: ['Cache-Control', 'max-age=31536000'] })
-      const [[key] = ['']] = await house.keptBy(a, '/v')
-      expect(Number((await redis.command(`PTTL ${key}`)).slice(1))).toBeLessThanOrEqual(86_400_000)
+      const [[key] = ['']] = await on.house.keptBy(a, '/v')
+      expect(Number((await on.redis.command(`PTTL ${key}`)).slice(1))).toBeLessThanOrEqual(86_400_000)
     })
   })
 
@@ -252,8 +242,8 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     }
     for (const [how, change] of Object.entries(changes)) {
       test(`${how}`, async () => {
-        const [a, b] = await house.two()
-        await house.keptBy(a, '/v', '/untouched')
+        const [a, b] = await on.house.two()
+        await on.house.keptBy(a, '/v', '/untouched')
         await change(a)
         // the drop is on its way ahead of whatever is asked for behind it
         a.origin({ fields: FRESH })
@@ -266,15 +256,15 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
     }
 
     test('and the one that changed it does not find it there either', async () => {
-      const a = await house.replica()
-      await house.keptBy(a, '/v')
+      const a = await on.house.replica()
+      await on.house.keptBy(a, '/v')
       await a.send('PUT', '/v')
       a.origin({ body: 'new' })
       expect(await textOf(await a.get('/v'))).toBe('new')
     })
 
     test('an answer that was on its way meanwhile is not shared', async () => {
-      const [a, b] = await house.two()
+      const [a, b] = await on.house.two()
       const slow = Promise.withResolvers<{ fields: string[]; body: string }>()
       const begun = Promise.withResolvers<void>()
       a.origin(() => {
@@ -287,24 +277,24 @@ describe.skipIf(binary === undefined)('the second tier of the cache in a real Re
       slow.resolve({ fields: FRESH, body: 'old' })
       expect(await textOf(await early)).toBe('old')
       a.origin({ fields: FRESH })
-      await house.keptBy(a, '/behind')
+      await on.house.keptBy(a, '/behind')
       b.origin({ fields: FRESH, body: 'new' })
       expect(await textOf(await b.get('/v'))).toBe('new')
     })
 
     test('absence that another replica has kept does not count for a thing just announced', async () => {
-      const [a, b] = await house.two({ negative: { 404: 60_000 } })
+      const [a, b] = await on.house.two({ negative: { 404: 60_000 } })
       a.origin({ status: 202, fields: ['Location', '/api/items/1'] }, { status: 200 })
       await a.send('POST', '/items')
       b.origin({ status: 404 })
-      await house.keptBy(b, '/items/1')
+      await on.house.keptBy(b, '/items/1')
       expect((await a.get('/items/1')).status).toBe(200)
     })
   })
 
   describe('sidecars', () => {
     const config = (url: string): string => `
-state: ${redis.url}
+state: ${on.redis.url}
 credentials: { key: { grant: static, header: X-Api-Key, value: "\${KEY}" } }
 upstreams:
   up:
@@ -323,7 +313,7 @@ upstreams:
       const other = await testSidecar(config(provider.url), { environment: { KEY: 'another' } })
       const get = (sidecar: { dataUrl: string }): Promise<Response> => fetch(`${sidecar.dataUrl}/up/v`)
       expect(await (await get(a)).text()).toBe('GET /v')
-      await house.untilKept(1)
+      await on.house.untilKept(1)
       const shared = await get(b)
       expect(await shared.text()).toBe('GET /v')
       expect(shared.headers.get('cache-status')).toMatch(/hit; ttl=\d+; detail=shared/)

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../src/exchange/clock.ts'
+import { sleepOn, type Clock, type Timer } from '../../src/exchange/clock.ts'
 
 /** A clock that stands still until told to advance; timers fire in order of time as it passes them. */
 export type TestClock = Clock & {
@@ -31,24 +31,6 @@ export function testClock(startAt = Date.UTC(2026, 5, 1)): TestClock {
     }
   }
 
-  function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>()
-    if (signal?.aborted) {
-      reject(signal.reason)
-      return promise
-    }
-    const timer = after(ms, () => {
-      signal?.removeEventListener('abort', stop)
-      resolve()
-    })
-    function stop(): void {
-      timer.cancel()
-      reject(signal?.reason)
-    }
-    signal?.addEventListener('abort', stop, { once: true })
-    return promise
-  }
-
   async function settle(): Promise<void> {
     for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
   }
@@ -71,7 +53,7 @@ export function testClock(startAt = Date.UTC(2026, 5, 1)): TestClock {
   return {
     now: () => now,
     wallNow: () => now + wallShift,
-    sleep,
+    sleep: sleepOn(after),
     after,
     realMs: (ms) => ms,
     advance,

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { child } from './child.ts'
 
 export type SidecarProcess = {
@@ -33,6 +36,34 @@ export async function sidecarProcess(
     end(signal) {
       running.kill(signal)
       return running.ended
+    }
+  }
+}
+
+/** A folder with one config, for sidecar processes that live in it one after the other or at the same time. */
+export type SidecarHome = {
+  readonly folder: string
+  start(): Promise<SidecarProcess>
+  /** Kills those that still live, and removes the folder. */
+  remove(): Promise<void>
+}
+
+/** `config` is YAML without its addresses; `state` in it may be relative to the folder. */
+export function sidecarHome(config: string, environment: NodeJS.ProcessEnv = {}): SidecarHome {
+  const folder = mkdtempSync(join(tmpdir(), 'attache-home-'))
+  const configFile = join(folder, 'attache.yaml')
+  writeFileSync(configFile, `version: 1\nlisten: 127.0.0.1:0\nadmin: { listen: 127.0.0.1:0 }\n${config}\n`)
+  const started: SidecarProcess[] = []
+  return {
+    folder,
+    async start() {
+      const sidecar = await sidecarProcess(configFile, { environment })
+      started.push(sidecar)
+      return sidecar
+    },
+    async remove() {
+      await Promise.all(started.map((sidecar) => sidecar.end('SIGKILL')))
+      rmSync(folder, { recursive: true, force: true })
     }
   }
 }

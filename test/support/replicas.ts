@@ -1,9 +1,10 @@
+import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest'
 import { systemClock } from '../../src/exchange/clock.ts'
 import type { Event } from '../../src/exchange/events.ts'
 import { openSecondTier } from '../../src/state/open-store.ts'
 import type { SecondTier } from '../../src/state/second-tier.ts'
 import { cached, textOf, type Cached, type CachedSetup } from './cached.ts'
-import type { RealRedis } from './redis.ts'
+import { realRedis, type RealRedis } from './redis.ts'
 
 /** Caches of replicas with a second tier in one real Redis, and a look into it. */
 export type Replicas = {
@@ -25,7 +26,34 @@ type KeptRecord = readonly [key: string, slot: string]
 
 export const FRESH = ['Cache-Control', 'max-age=60']
 
-export function replicasOf(redis: RealRedis): Replicas {
+/** For the tests of one `describe`: a real Redis, empty at the start of each, and replicas that are closed at its end. */
+export function sharedRedis(binary: string): { readonly redis: RealRedis; readonly house: Replicas } {
+  let redis: RealRedis
+  let house: Replicas
+  beforeAll(async () => {
+    redis = await realRedis(binary)
+    await redis.start()
+  })
+  afterAll(() => redis.remove())
+  beforeEach(async () => {
+    house = replicasOf(redis)
+    await redis.command('FLUSHALL')
+  })
+  afterEach(async () => {
+    redis.thaw()
+    await house.closeAll()
+  })
+  return {
+    get redis() {
+      return redis
+    },
+    get house() {
+      return house
+    }
+  }
+}
+
+function replicasOf(redis: RealRedis): Replicas {
   const events: Event[] = []
   const opened: SecondTier[] = []
 

@@ -1,7 +1,6 @@
 import { setImmediate, setInterval } from 'node:timers'
-import type { Signal } from '../../src/exchange/signal.ts'
 import type { SandboxClock } from '../../sandbox/clock.ts'
-import type { Clock, Timer } from '../../src/exchange/clock.ts'
+import { sleepOn, type Clock, type Timer } from '../../src/exchange/clock.ts'
 
 /**
  * Real time for what lives in this process, less what a busy machine takes of it: however long the process is not allowed
@@ -61,21 +60,7 @@ export function steadyTime(): SteadyTime {
       cancel: () => void entries.delete(entry)
     }
   }
-  function sleep(ms: number, signal?: Signal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason)
-      const timer = after(ms, () => {
-        signal?.removeEventListener('abort', stop)
-        resolve()
-      })
-      function stop(): void {
-        timer.cancel()
-        reject(signal?.reason)
-      }
-      signal?.addEventListener('abort', stop, { once: true })
-      return undefined
-    })
-  }
+  const sleep = sleepOn(after)
   const wallNow = (): number => startedAt + now()
 
   return {

@@ -223,6 +223,16 @@ describe('browser origins that are listed', () => {
     expect(statusOf(answer.text)).toBe(200)
     expect(answer.text).toMatch(/access-control-allow-origin: http:\/\/app\.test/i)
   })
+
+  it('are named once, in place of what a provider may say of them, which everybody else is told', async () => {
+    const up = await provider((_received, response) => void response.writeHead(200, { 'Access-Control-Allow-Origin': '*' }).end('ok'))
+    const sidecar = await started(
+      `allowOrigins: ["http://app.test"]\nupstreams: { up: { baseUrl: "${up.url}", pass: { response: [Access-Control-Allow-Origin] } } }`
+    )
+    const page = await fetch(`${sidecar.dataUrl}/up/x`, { headers: { Origin: 'http://app.test' } })
+    expect([page.status, page.headers.get('access-control-allow-origin')]).toEqual([200, 'http://app.test'])
+    expect((await fetch(`${sidecar.dataUrl}/up/x`)).headers.get('access-control-allow-origin')).toBe('*')
+  })
 })
 
 describe('ports', () => {

@@ -1,20 +1,17 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { generateKeyPairSync } from 'node:crypto'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openSandbox } from '../../sandbox/main.ts'
 import { origin, type Origin } from '../support/origin.ts'
-import { sidecarProcess, type SidecarProcess } from '../support/process.ts'
+import { sidecarHome, type SidecarHome, type SidecarProcess } from '../support/process.ts'
 import { testSidecar } from '../support/sidecar.ts'
 import { steadyTime } from '../support/steady-time.ts'
 
-let folder: string
 let server: Origin
-const running: SidecarProcess[] = []
+let home: SidecarHome
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'attache-leases-'))
   let issued = 0
   server = await origin((received, response) => {
     if (received.url !== '/api/connection-string') return void response.writeHead(503).end()
@@ -22,12 +19,8 @@ beforeEach(async () => {
     response.writeHead(200, { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' })
     return void response.end(JSON.stringify({ sas: `https://blob.example/?se=${end}&sig=CANARY-${++issued}` }))
   })
-  writeFileSync(
-    join(folder, 'attache.yaml'),
+  home = sidecarHome(
     `
-version: 1
-listen: 127.0.0.1:0
-admin: { listen: 127.0.0.1:0 }
 state: sqlite:./state/attache.db
 log: { level: trace }
 credentials:
@@ -37,20 +30,14 @@ upstreams:
     baseUrl: "${server.url}/api"
     credential: key
     leases: [{ match: GET /connection-string, expires: sas }]
-`
+`,
+    { KEY: 'api-key-1' }
   )
 })
 afterEach(async () => {
-  await Promise.all(running.splice(0).map((sidecar) => sidecar.end('SIGKILL')))
+  await home.remove()
   await server.close()
-  rmSync(folder, { recursive: true, force: true })
 })
-
-async function start(): Promise<SidecarProcess> {
-  const sidecar = await sidecarProcess(join(folder, 'attache.yaml'), { environment: { KEY: 'api-key-1' } })
-  running.push(sidecar)
-  return sidecar
-}
 
 async function ask(sidecar: SidecarProcess, headers: Record<string, string> = {}): Promise<{ text: string; cache: string | null; attempts: string | null }> {
   const response = await fetch(`${sidecar.dataUrl}/up/connection-string`, { headers })
@@ -63,7 +50,7 @@ describe('a leased secret', () => {
     let output = ''
     let first: string | undefined
     for (let life = 0; life < 4; life++) {
-      const sidecar = await start()
+      const sidecar = await home.start()
       const answers = [await ask(sidecar), ...(await Promise.all([ask(sidecar), ask(sidecar)]))]
       first ??= answers[0]?.text
       expect(answers.map((answer) => answer.text)).toEqual([first, first, first])
@@ -76,14 +63,14 @@ describe('a leased secret', () => {
     expect(server.received).toHaveLength(1)
     expect(output).toContain('"msg":"request"')
     expect(output).not.toContain('CANARY')
-    for (const file of readdirSync(join(folder, 'state'))) {
-      expect(statSync(join(folder, 'state', file)).mode & 0o077).toBe(0)
-      expect(readFileSync(join(folder, 'state', file), 'latin1')).not.toMatch(/CANARY|connection-string|blob\.example/)
+    for (const file of readdirSync(join(home.folder, 'state'))) {
+      expect(statSync(join(home.folder, 'state', file)).mode & 0o077).toBe(0)
+      expect(readFileSync(join(home.folder, 'state', file), 'latin1')).not.toMatch(/CANARY|connection-string|blob\.example/)
     }
   })
 
   it('is shared by sidecars on one state, and renewed once a minute however many say that it was rejected', { timeout: 180_000 }, async () => {
-    const sidecars = await Promise.all([start(), start()])
+    const sidecars = await Promise.all([home.start(), home.start()])
     const answers = await Promise.all(sidecars.flatMap((sidecar) => [ask(sidecar), ask(sidecar), ask(sidecar)]))
     expect(new Set(answers.map((answer) => answer.text)).size).toBe(1)
     expect(server.received).toHaveLength(1)
@@ -116,7 +103,7 @@ upstreams:
     timeout: { connect: 10h, response: 10h, total: 10h }
     leases: [{ match: GET /connection-string, expires: sas }]
 `,
-    { speed, time, folder, environment: { KEY: keys.privateKey } }
+    { speed, time, environment: { KEY: keys.privateKey } }
   )
   try {
     const secrets = new Set<string>()

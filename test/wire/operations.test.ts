@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { afterEach, describe, expect, it } from 'vitest'
 import { origin, type Origin, type Received } from '../support/origin.ts'
+import { outcomeAt } from '../support/outcome.ts'
 import { testSidecar, type TestSidecar } from '../support/sidecar.ts'
 
 const cleanUps: (() => Promise<unknown>)[] = []
@@ -17,17 +18,6 @@ async function house(
   const sidecar = await testSidecar(`upstreams:\n  up: { baseUrl: "${server.url}/api", ${upstream} }\n`)
   cleanUps.push(() => sidecar.stop())
   return { server, sidecar, up: `${sidecar.dataUrl}/up` }
-}
-
-/** Asks until the operation has ended; each answer takes a moment of its own, so this does not spin. */
-async function outcomeAt(sidecar: TestSidecar, location: string | null): Promise<Record<string, unknown>> {
-  for (let asked = 0; asked < 5000; asked++) {
-    const answer = await fetch(sidecar.dataUrl + location)
-    const document = (await answer.json()) as Record<string, unknown>
-    if (answer.status === 200) return document
-    expect(answer.status).toBe(202)
-  }
-  throw new Error('the operation did not end')
 }
 
 /** Whether each call after the first arrived no sooner than so many ms after the first (a busy machine may delay any of them). */

@@ -82,13 +82,29 @@ describe('attache report', () => {
 
   it('prints the same as JSON, or as Markdown for people', async () => {
     const address = new URL(sidecar.adminUrl).host
-    const [json, markdown] = [await command(at(address), '--format', 'json'), await command(at(address), '--period', '30d')]
+    const [json, markdown] = [await command(at(address), '--format', 'json'), await command(at(address))]
     expect(json).toMatchObject({ code: 0, err: '' })
     expect(JSON.parse(json.out).upstreams.up.calls.total).toBe(8)
     expect(markdown).toMatchObject({ code: 0, err: '' })
     expect(markdown.out).toMatch(/^\| up \|  \| 10 \| 8 \| [\d.]+ \| 0 \| 2, cache 1, guard 1 \|$/m)
     expect(markdown.out).toContain('| up | GET /items/{id} | 5 | 5 | 2 | 10s | 2 |')
     expect(markdown.out).toContain('| key | 0 | ')
+  })
+
+  it('is of the whole time since the start, within whatever longer period is asked for, and of no shorter one', async () => {
+    const address = new URL(sidecar.adminUrl).host
+    const [longer, shorter, nonsense] = [
+      await command(at(address), '--period', '30d'),
+      await command(at(address), '--period', '1ms'),
+      await command(at(address), '--period', 'long')
+    ]
+    expect(longer).toMatchObject({ code: 0, out: expect.stringMatching(/^Measured by .* from \S+ to \S+\. Of the last 30d nothing else is known/m) })
+    expect(shorter).toEqual({
+      code: 1,
+      out: '',
+      err: expect.stringMatching(/^attache report: what is counted is counted since the start \(20.*for the last 1ms alone\n$/)
+    })
+    expect(nonsense).toMatchObject({ code: 2, err: expect.stringContaining('--period takes a duration such as 12h or 30d, not "long"') })
   })
 
   it('says so where no sidecar answers', async () => {

@@ -3,23 +3,22 @@ import {
   arm,
   assertion,
   FORM,
+  INFO,
   infoForm,
   infoHeaders,
   infoToken,
   integrationForm,
   integrationHeaders,
   integrationToken,
+  JSON_BODY,
   MANNERS,
   openBench,
+  PARTNER,
   SCOPE,
   TENANT,
   type Bench,
   type Wire
 } from './sandbox-support.ts'
-
-const INFO = '/info-subscription/api'
-const PARTNER = '/integration/api'
-const JSON_BODY = { 'Content-Type': 'application/json' }
 
 let bench: Bench
 let on: Wire

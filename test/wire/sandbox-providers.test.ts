@@ -3,9 +3,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { connect } from '../../sandbox/providers/connect.ts'
 import { dinero } from '../../sandbox/providers/dinero.ts'
 import { finfo } from '../../sandbox/providers/finfo.ts'
-import { arm, FORM, MANNERS, openBench, type Bench, type Reply, type Wire } from './sandbox-support.ts'
+import { arm, FORM, JSON_BODY, MANNERS, openBench, type Bench, type Reply, type Wire } from './sandbox-support.ts'
 
-const JSON_BODY = { 'Content-Type': 'application/json' }
 const MINUTE = 60_000
 
 let bench: Bench

@@ -146,6 +146,9 @@ export async function openBench(plans: readonly ProviderPlan[] = []): Promise<Be
   }
 }
 
+export const INFO = '/info-subscription/api'
+export const PARTNER = '/integration/api'
+export const JSON_BODY = { 'Content-Type': 'application/json' }
 export const FORM = { 'Content-Type': 'application/x-www-form-urlencoded' }
 
 /** What a well-behaved sidecar sends with every call. */

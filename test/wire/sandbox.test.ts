@@ -7,24 +7,23 @@ import {
   arm,
   assertion,
   FORM,
+  INFO,
   infoForm,
   infoHeaders,
   infoToken,
   integrationForm,
   integrationHeaders,
   integrationToken,
+  JSON_BODY,
   MANNERS,
   openBench,
+  PARTNER,
   SCOPE,
   TENANT,
   wire,
   type Bench,
   type Wire
 } from './sandbox-support.ts'
-
-const INFO = '/info-subscription/api'
-const PARTNER = '/integration/api'
-const JSON_BODY = { 'Content-Type': 'application/json' }
 
 let bench: Bench
 let on: Wire

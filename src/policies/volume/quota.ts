@@ -42,7 +42,7 @@ export class Quota {
   #inHand = 0
   #emptyUntil = 0
   #refilling: Promise<void> | undefined
-  #givingBack: Promise<unknown> | undefined
+  #givingBack: Promise<void> | undefined
 
   constructor(key: string, rate: Rate, guardMs: number, tools: Pick<Tools, 'clock' | 'report'> & { store: Store }) {
     this.#key = key
@@ -173,7 +173,8 @@ export class Quota {
   }
 
   #giveBack(epoch: number, count: number): void {
-    this.#givingBack = Promise.allSettled([this.#givingBack, this.#add(epoch, -count).catch(() => this.#failed())])
+    // the value of each would hold those of all before it
+    this.#givingBack = Promise.allSettled([this.#givingBack, this.#add(epoch, -count).catch(() => this.#failed())]).then(() => undefined)
   }
 
   #add(epoch: number, count: number): Promise<number> {

@@ -1,23 +1,8 @@
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
 import { cached } from '../../../support/cached.ts'
+import { memoryBytes } from '../../../support/memory.ts'
 
 const FRESH = { fields: ['Cache-Control', 'max-age=3600', 'Content-Type', 'application/json', 'ETag', '"1"'], body: 'x'.repeat(300) }
-
-// vitest does not expose it; a measurement of memory without it measures the collector's mood
-setFlagsFromString('--expose-gc')
-const collectGarbage = runInNewContext('gc') as () => void
-
-async function memoryBytes(): Promise<number> {
-  // signals are let go in a later turn than the one they became garbage in
-  for (let turn = 0; turn < 3; turn++) {
-    collectGarbage()
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
-}
 
 describe('bounds', () => {
   test('maxBytes holds at every moment under very many random targets, and the process really uses no more', { timeout: 30_000 }, async () => {

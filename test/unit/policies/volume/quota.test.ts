@@ -4,6 +4,7 @@ import { Quota } from '../../../../src/policies/volume/quota.ts'
 import { memoryStore } from '../../../../src/state/memory.ts'
 import type { Store } from '../../../../src/state/store.ts'
 import { testClock, type TestClock } from '../../../support/clock.ts'
+import { memoryBytes } from '../../../support/memory.ts'
 import { reports } from '../../../support/policy-call.ts'
 import { fullestWindow } from '../../../support/sliding.ts'
 
@@ -110,6 +111,20 @@ test('units that a slow store grants after their epoch has ended are not used bu
   expect(quota.has(clock.now())).toBe(false)
   await clock.advance(5000)
   expect(totals.at(-1)).toBe(0)
+})
+
+test('giving back leaves nothing behind in memory, however often', async () => {
+  const clock = testClock()
+  const quota = replica(clock, memoryStore({ clock }))
+  async function giveBack(times: number): Promise<number> {
+    for (let done = 0; done < times; done++) {
+      await quota.refill(1)
+      quota.close()
+    }
+    return memoryBytes()
+  }
+  const before = await giveBack(1000)
+  expect((await giveBack(20_000)) - before).toBeLessThan(1024 * 1024)
 })
 
 test('no window holds more than agreed over any number of replicas, restarts and pauses', async () => {
