@@ -132,6 +132,29 @@ describe('the admin API', () => {
     ).toBe(403)
   })
 
+  it('answers a target that cannot be read in its own words, and only to those it listens to', async () => {
+    const ask = async (target: string, host: string): Promise<string> =>
+      (await exchangeRaw(sidecar.adminUrl, `GET ${target} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)).text
+    const { host } = new URL(sidecar.adminUrl)
+    for (const target of ['/%', '/api/%ff', '/api/breakers/%']) {
+      expect(await ask(target, host)).toContain('urn:attache:problem:bad-request')
+      expect(statusOf(await ask(target, 'evil.test'))).toBe(421)
+    }
+  })
+
+  it('says how a breaker is set, whatever else is tried', async () => {
+    for (const method of ['GET', 'DELETE', 'POST']) {
+      const answer = await admin('/api/breakers/up', { method })
+      expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'PUT'])
+    }
+  })
+
+  it('does not ask for the rest of a request it refuses', async () => {
+    const { host } = new URL(sidecar.adminUrl)
+    const { text } = await exchangeRaw(sidecar.adminUrl, `GET /livez HTTP/1.1\r\nHost: ${host}\r\nExpect: foo\r\nConnection: close\r\n\r\n`)
+    expect(statusOf(text)).toBe(417)
+  })
+
   it('keeps health and metrics off the data port', async () => {
     for (const path of ['/metrics', '/livez', '/api/status']) expect((await fetch(`${sidecar.dataUrl}${path}`)).status).toBe(404)
   })
