@@ -15,6 +15,7 @@ export function networkIssues(config: Config, context: RuleContext): Issue[] {
     ...urlIssues(config),
     ...literalIssues(config, context),
     ...literalFieldIssues(config, context),
+    ...stateIssues(config, context),
     ...speedIssues(config, context.speed)
   ]
 }
@@ -102,6 +103,19 @@ function literalFieldIssues(config: Config, { references }: RuleContext): Issue[
         .filter(({ header, path }) => SECRET_FIELD.test(header) && !references.has(path.join('.')))
         .map(({ path }) => ({ path, message: 'looks like a secret, which must not stand in the file: write ${NAME} or file:/path' }))
     )
+}
+
+/** Redis is another machine more often than not: where it is, and that its password does not stand in the file. */
+function stateIssues({ state }: Config, { references }: RuleContext): Issue[] {
+  if (!/^rediss?:/.test(state)) return []
+  const url = URL.parse(state)
+  if (url === null) return [{ path: ['state'], message: 'is not a URL, write redis://HOST:PORT/DB' }]
+  const issues: Issue[] = []
+  if (!/^(?:\/\d{0,5})?$/.test(url.pathname)) issues.push({ path: ['state'], message: 'must end in the number of a database, e.g. redis://HOST:PORT/0' })
+  if (url.password !== '' && !isLoopbackUrl(state) && !references.has('state')) {
+    issues.push({ path: ['state'], message: 'a password must not stand in the file: write ${NAME} in its place (a literal is for loopback only)' })
+  }
+  return issues
 }
 
 function urlsServedBy([top, name]: Path, config: Config): string[] {

@@ -23,5 +23,5 @@ function describe(origin: Origin, file: string): string {
 
 // redis://user:password@host
 function withoutPassword(state: string): string {
-  return state.replace(/\/\/([^/@]*:)[^/@]*@/, '//$1[secret]@')
+  return state.replace(/\/\/([^/@:]*:).*@/, '//$1[secret]@')
 }

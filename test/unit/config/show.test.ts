@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { showConfig } from '../../../src/config/show.ts'
 import { loaded } from './written.ts'
 
-const YAML = `state: redis://user:CANARY@127.0.0.1:6379/1
+const YAML = `state: redis://user:CAN@CANARY@127.0.0.1:6379/1
 clients: { app: "\${APP}" }
 credentials:
   key: { grant: static, header: X-Key, value: CANARY }
