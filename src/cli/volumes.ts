@@ -1,6 +1,6 @@
 import { request } from 'node:http'
-import { Option, type Command } from 'commander'
-import type { ListenAddress } from '../exchange/options.ts'
+import { InvalidArgumentError, Option, type Command } from 'commander'
+import { DURATION, type ListenAddress } from '../exchange/options.ts'
 import type { Volumes } from '../server/volumes.ts'
 import { configCommand, configFile, type ConfigArguments } from './options.ts'
 import { printFindings } from './report.ts'
@@ -15,7 +15,7 @@ export function addReportCommand(program: Command): void {
   configCommand(program, 'report', 'measured volumes, savings and advice on lifetimes, from the running sidecar')
     .addOption(new Option('--format <format>', 'how to print it').choices(['json', 'markdown']).default('markdown'))
     // the counters begin with the process; a ledger of longer periods is to come
-    .option('--period <duration>', 'accepted; the counts are those since the sidecar started')
+    .option('--period <duration>', 'accepted; the counts are those since the sidecar started', parsePeriod)
     .action(async (args: ReportArguments, command: Command) => {
       process.exitCode = await report(configFile(command, args), args)
     })
@@ -34,6 +34,11 @@ async function report(file: string, { format, speed }: ReportArguments): Promise
     process.stderr.write(`attache report: ${error instanceof Error ? error.message : String(error)}\n`)
     return 1
   }
+}
+
+function parsePeriod(text: string): string {
+  if (!DURATION.test(text)) throw new InvalidArgumentError('a duration such as 24h or 30d.')
+  return text
 }
 
 /** The text of `/api/report` of the sidecar that listens there. */

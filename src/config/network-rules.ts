@@ -91,7 +91,8 @@ function literalIssues(config: Config, { literals }: RuleContext): Issue[] {
     .map((path) => ({ path, message: 'a secret must not stand in the file: write ${NAME} or file:/path (a literal is for loopback only)' }))
 }
 
-const SECRET_FIELD = /^(?:authorization|cookie)$|key$|secret|token|password/i
+/** Names of header fields whose value is likely to be a secret. */
+export const SECRET_FIELD = /^(?:authorization|cookie)$|key$|secret|token|password/i
 
 /** The same for fields that are set on every call and look like a secret by their name. */
 function literalFieldIssues(config: Config, { references }: RuleContext): Issue[] {

@@ -79,6 +79,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   }
 
   function open(config: Config): Promise<Generation> {
+    for (const name of Object.keys(config.upstreams)) counters.expect(name)
     return openGeneration(config, { ...tools, store, sealKey, operationsOf: background.policy, downstream, own })
   }
 

@@ -19,6 +19,7 @@ upstreams:
     baseUrl: ${provider.url}
     credential: key
     operations: { allow: ["GET /articles/{id}"], unknown: report }
+  idle: { baseUrl: "${provider.url}" }
 `,
     { environment: { KEY: 'CANARY-KEY' } }
   )
@@ -38,6 +39,19 @@ describe('health', () => {
 })
 
 describe('metrics', () => {
+  it('of an upstream at rest are there before anything has happened', async () => {
+    const text = await sidecar.metrics()
+    for (const series of [
+      'breaker_state{upstream="idle",state="closed"} 1',
+      'breaker_state{upstream="idle",state="open"} 0',
+      'in_flight{upstream="idle"} 0',
+      'queue{upstream="idle"} 0',
+      'cache_entries{upstream="idle"} 0'
+    ]) {
+      expect(text).toContain(`attache_${series}`)
+    }
+  })
+
   it('count exactly what was asked, under templates instead of paths', async () => {
     const before = await sidecar.metric('attache_requests_total', { upstream: 'up' })
     for (const id of [1, 2, 3]) await fetch(`${sidecar.dataUrl}/up/articles/${id}`)
