@@ -1,7 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { agreementOptions, type Agreement, type Bound, type WrittenAgreement, type WrittenBound } from '../agreements/agreement.ts'
 import { ROOT } from '../package.ts'
+import { fileFault } from './file-fault.ts'
 import { fileSchema, validator } from './file-schema.ts'
 import { nearest, type Finding } from './findings.ts'
 import { parseDuration, parseRate, parseSize } from './units.ts'
@@ -55,7 +56,9 @@ function agreementFiles(folder: string): string[] {
 }
 
 function readFrom(file: string): (AgreementResult & { kind: 'refused' | 'unknown' }) | { kind: 'read'; agreement: Agreement; aliases: readonly string[] } {
-  const parsed = parseYaml(readFileSync(file, 'utf8'), file)
+  const text = textOf(file)
+  if (typeof text !== 'string') return text
+  const parsed = parseYaml(text, file)
   if (parsed.kind === 'refused') return parsed
   const { tree, lineOf } = parsed.document
   const findings: Finding[] = validate(tree).map(({ path, message }) => ({ file, line: lineOf(path), key: path.join('.'), message }))
@@ -84,6 +87,14 @@ function readFrom(file: string): (AgreementResult & { kind: 'refused' | 'unknown
     requires: written.requires
   }
   return { kind: 'read', agreement, aliases: written.aliases }
+}
+
+function textOf(file: string): string | { kind: 'unknown'; message: string } {
+  try {
+    return statSync(file).isFile() ? readFileSync(file, 'utf8') : { kind: 'unknown', message: 'is not a file' }
+  } catch (error) {
+    return { kind: 'unknown', message: fileFault(error) ?? 'cannot be read' }
+  }
 }
 
 function boundFrom(written: WrittenBound): Bound | undefined {

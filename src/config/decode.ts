@@ -44,9 +44,9 @@ export function substitute(tree: unknown, schema: Schema, { environment, folder,
         return value
       }
     }
-    const missing = missingVariables(value, environment)
-    if (missing.length > 0) {
-      issues.push({ path, message: missingMessage(missing) })
+    const fault = referenceFault(value, environment)
+    if (fault !== undefined) {
+      issues.push({ path, message: fault })
       return value
     }
     const text = withVariables(value, environment)
@@ -88,9 +88,9 @@ export function decode(tree: unknown, schema: Schema, surroundings: Surroundings
   })
 
   function decodeSecret(text: string, path: Path): SecretSource | undefined {
-    const missing = missingVariables(text, surroundings.environment)
-    if (missing.length > 0) {
-      issues.push({ path, message: missingMessage(missing) })
+    const fault = referenceFault(text, surroundings.environment)
+    if (fault !== undefined) {
+      issues.push({ path, message: fault })
       return undefined
     }
     try {
@@ -151,12 +151,12 @@ function withVariables(text: string, environment: NodeJS.ProcessEnv): string {
   return text.replaceAll(REFERENCE, (_, name: string) => environment[name] ?? '')
 }
 
-function missingVariables(text: string, environment: NodeJS.ProcessEnv): string[] {
-  return [...text.matchAll(REFERENCE)].map((match) => match[1] ?? '').filter((name) => environment[name] === undefined)
-}
-
-function missingMessage(names: readonly string[]): string {
-  return names.map((name) => `the environment variable ${name} is not set`).join(', ')
+/** What keeps the references of a text from being replaced; undefined where nothing does. */
+function referenceFault(text: string, environment: NodeJS.ProcessEnv): string | undefined {
+  const missing = [...text.matchAll(REFERENCE)].map((match) => match[1] ?? '').filter((name) => environment[name] === undefined)
+  if (missing.length > 0) return missing.map((name) => `the environment variable ${name} is not set`).join(', ')
+  // a default (${NAME:-x}) or a brace forgotten would otherwise be sent as it stands
+  return text.replaceAll(REFERENCE, '').includes('${') ? 'has a ${ that begins no reference: write ${NAME}, with letters, digits and _' : undefined
 }
 
 function reasonOf(error: unknown): string {

@@ -126,7 +126,7 @@ function article(type: string): string {
 function unknownKey(key: string, schema: Schema, root: Schema): string {
   const known = Object.keys(schema.properties ?? {})
   // the right key in the wrong place is likelier than a slip of the pen
-  const inside = known.find((name) => schema.properties?.[name]?.properties?.[key] !== undefined)
+  const inside = known.find((name) => Object.hasOwn(schema.properties?.[name]?.properties ?? {}, key))
   if (inside !== undefined) return `unknown key; did you mean ${inside}.${key}?`
   const meant = nearest(key, known)
   if (meant !== undefined) return `unknown key; did you mean ${meant}?`
@@ -136,7 +136,7 @@ function unknownKey(key: string, schema: Schema, root: Schema): string {
 }
 
 function placeOf(key: string, schema: Schema, at: string): string | undefined {
-  if (schema.properties?.[key] !== undefined) return at === '' ? 'the top level' : at
+  if (Object.hasOwn(schema.properties ?? {}, key)) return at === '' ? 'the top level' : at
   for (const [name, inner] of Object.entries(schema.properties ?? {})) {
     const found = placeOf(key, inner, at === '' ? name : `${at}.${name}`)
     if (found !== undefined) return found

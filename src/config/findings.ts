@@ -7,10 +7,11 @@ export type Finding = {
   readonly message: string
 }
 
-/** `file:line: key: message`. */
+/** `file:line: key: message`, on one line whatever characters a key has. */
 export function formatFinding(finding: Finding): string {
   const place = finding.line === undefined ? finding.file : `${finding.file}:${finding.line}`
-  return [place, finding.key, finding.message].filter((part) => part !== '').join(': ')
+  const text = [place, finding.key, finding.message].filter((part) => part !== '').join(': ')
+  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /** A config that cannot be used; the message is lower case and names the key or file. */

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { readFileSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { systemClock } from '../exchange/clock.ts'
@@ -95,7 +96,8 @@ function readText(file: string): string | Finding {
   const refuse = (message: string): Finding => ({ file, line: undefined, key: '', message })
   try {
     if (!statSync(file).isFile()) return refuse('is not a file')
-    return readFileSync(file, 'utf8')
+    const bytes = readFileSync(file)
+    return isUtf8(bytes) ? bytes.toString('utf8') : refuse('is not UTF-8 text, save it as that')
   } catch (error) {
     const fault = fileFault(error) ?? 'cannot be read'
     return refuse(fault === 'does not exist' ? `${fault}; name another with --config or ATTACHE_CONFIG` : fault)

@@ -15,6 +15,7 @@ export function networkIssues(config: Config, context: RuleContext): Issue[] {
     ...urlIssues(config),
     ...literalIssues(config, context),
     ...literalFieldIssues(config, context),
+    ...stateIssues(config, context),
     ...speedIssues(config, context.speed)
   ]
 }
@@ -90,7 +91,8 @@ function literalIssues(config: Config, { literals }: RuleContext): Issue[] {
     .map((path) => ({ path, message: 'a secret must not stand in the file: write ${NAME} or file:/path (a literal is for loopback only)' }))
 }
 
-const SECRET_FIELD = /^(?:authorization|cookie)$|key$|secret|token|password/i
+/** Names of header fields whose value is likely to be a secret. */
+export const SECRET_FIELD = /^(?:authorization|cookie)$|key$|secret|token|password/i
 
 /** The same for fields that are set on every call and look like a secret by their name. */
 function literalFieldIssues(config: Config, { references }: RuleContext): Issue[] {
@@ -102,6 +104,19 @@ function literalFieldIssues(config: Config, { references }: RuleContext): Issue[
         .filter(({ header, path }) => SECRET_FIELD.test(header) && !references.has(path.join('.')))
         .map(({ path }) => ({ path, message: 'looks like a secret, which must not stand in the file: write ${NAME} or file:/path' }))
     )
+}
+
+/** Redis is another machine more often than not: where it is, and that its password does not stand in the file. */
+function stateIssues({ state }: Config, { references }: RuleContext): Issue[] {
+  if (!/^rediss?:/.test(state)) return []
+  const url = URL.parse(state)
+  if (url === null) return [{ path: ['state'], message: 'is not a URL, write redis://HOST:PORT/DB' }]
+  const issues: Issue[] = []
+  if (!/^(?:\/\d{0,5})?$/.test(url.pathname)) issues.push({ path: ['state'], message: 'must end in the number of a database, e.g. redis://HOST:PORT/0' })
+  if (url.password !== '' && !isLoopbackUrl(state) && !references.has('state')) {
+    issues.push({ path: ['state'], message: 'a password must not stand in the file: write ${NAME} in its place (a literal is for loopback only)' })
+  }
+  return issues
 }
 
 function urlsServedBy([top, name]: Path, config: Config): string[] {

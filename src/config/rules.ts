@@ -10,7 +10,7 @@ import { networkIssues } from './network-rules.ts'
 import { credentialNames } from './precedence.ts'
 import type { Config, UpstreamOptions } from './schema.ts'
 import { credentialSecrets } from './secret-source.ts'
-import { upstreamIssues } from './upstream-rules.ts'
+import { credentialFieldIssues, upstreamIssues } from './upstream-rules.ts'
 import { at, type Path } from './walk.ts'
 
 /** What the rules know besides the decoded config. */
@@ -41,11 +41,20 @@ export function ruleIssues(config: Config, context: RuleContext): RuleFindings {
     ...networkIssues(config, context),
     ...authorityIssues(config, context.wallNow()),
     ...Object.entries(config.upstreams).flatMap(([name, upstream]) => upstreamIssues(name, upstream)),
+    ...credentialFieldIssues(config.credentials),
+    ...limitIssues(config),
     ...credentialIssues(config, context),
     ...secondTierIssues(config, context),
     ...judged.flatMap((found) => found.issues)
   ]
   return { issues, warnings: [...unusedCredentials(config, context), ...uncoveredPaths(config), ...judged.flatMap((found) => found.warnings)] }
+}
+
+// for node, no time is no limit: whoever sends nothing would be waited for without end
+function limitIssues({ limits }: Config): Issue[] {
+  return (['headerTimeout', 'bodyTimeout'] as const)
+    .filter((key) => limits[key] === 0)
+    .map((key) => ({ path: ['limits', key], message: 'must be longer than nothing' }))
 }
 
 // names become path segments, metric labels and parts of storage keys

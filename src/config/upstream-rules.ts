@@ -1,5 +1,5 @@
 import type { Issue } from './decode.ts'
-import type { UpstreamOptions } from './schema.ts'
+import type { Config, UpstreamOptions } from './schema.ts'
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
@@ -22,11 +22,20 @@ const RESERVED = [
 export function upstreamIssues(name: string, upstream: UpstreamOptions): Issue[] {
   const at = (...path: string[]): string[] => ['upstreams', name, ...path]
   const issues: Issue[] = [...headerIssues(upstream, at)]
-  const { retry, breaker, cache, waitDefault } = upstream
+  const { retry, breaker, cache, timeout, volume, waitDefault } = upstream
 
   if (retry.attempts > 1 && retry.backoff.length === 0) issues.push({ path: at('retry', 'backoff'), message: 'needs a step, or attempts: 1' })
   if (breaker.maxCooldown < breaker.cooldown) issues.push({ path: at('breaker', 'maxCooldown'), message: 'must not be shorter than cooldown' })
   if (cache.maxEntryBytes > cache.maxBytes) issues.push({ path: at('cache', 'maxEntryBytes'), message: 'must not be larger than maxBytes' })
+  for (const [key, ms] of Object.entries(timeout)) {
+    if (ms === 0) issues.push({ path: at('timeout', key), message: 'must be longer than nothing' })
+  }
+  cache.vary.forEach((name, index) => {
+    if (!TOKEN.test(name)) issues.push({ path: at('cache', 'vary', String(index)), message: 'is no name of a header field' })
+  })
+  if (volume.key?.startsWith('header:') && !TOKEN.test(volume.key.slice('header:'.length))) {
+    issues.push({ path: at('volume', 'key'), message: 'is no name of a header field' })
+  }
   for (const status of Object.keys(cache.negative)) {
     if (!/^[234]\d\d$/.test(status))
       issues.push({ path: at('cache', 'negative', status), message: 'must be a status from 200 to 499, errors of the server are never kept' })
@@ -44,6 +53,13 @@ export function upstreamIssues(name: string, upstream: UpstreamOptions): Issue[]
     issues.push({ path: at('contact'), message: 'must be plain ASCII without parentheses or backslash' })
   }
   return issues
+}
+
+/** A field that bears a static credential may no more frame or route a message than one that is set. */
+export function credentialFieldIssues(credentials: Config['credentials']): Issue[] {
+  return Object.entries(credentials)
+    .filter(([, { grant, header }]) => grant === 'static' && header !== undefined && RESERVED.includes(header.toLowerCase()))
+    .map(([name]) => ({ path: ['credentials', name, 'header'], message: 'is set by the connection itself' }))
 }
 
 function headerIssues(upstream: UpstreamOptions, at: (...path: string[]) => string[]): Issue[] {

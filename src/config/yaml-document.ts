@@ -42,7 +42,7 @@ export function parseYaml(text: string, file: string): YamlResult {
   if (abyss !== null) return refuse(file, tooDeep(), text.slice(0, abyss.index).split('\n').length)
   const lines = new LineCounter()
   try {
-    const document = parseDocument(prepared(text), { lineCounter: lines, merge: true, prettyErrors: false })
+    const document = parseDocument(prepared(text), { lineCounter: lines, merge: true, prettyErrors: false, logLevel: 'error' })
     const problems = [...document.errors, ...document.warnings]
     const first = problems.find(({ code }) => SYNTAX[code] === undefined)
     const telling = problems.filter((problem) => problem === first || SYNTAX[problem.code] !== undefined)
@@ -52,8 +52,13 @@ export function parseYaml(text: string, file: string): YamlResult {
     if (!isTree(tree)) return refuse(file, 'must be a map of keys')
     return { kind: 'parsed', document: { tree, lineOf: (path) => lineOf(document, lines, path) } }
   } catch (error) {
-    // toJS throws a ReferenceError over the alias limit; the parser itself overflows the stack on absurd nesting
-    if (error instanceof ReferenceError) return refuse(file, 'aliases expand to far too much, write the values out')
+    // toJS throws a ReferenceError over the alias limit, and over an alias that leads nowhere; the parser itself overflows the stack on absurd nesting
+    if (error instanceof ReferenceError) {
+      return refuse(
+        file,
+        error.message.startsWith('Unresolved') ? 'an alias (*) without its anchor (&) before it' : 'aliases expand to far too much, write the values out'
+      )
+    }
     if (error instanceof RangeError) return refuse(file, tooDeep())
     // what is left to go wrong once the syntax is right
     return refuse(file, 'a merge key (<<) or alias that stands for no map')

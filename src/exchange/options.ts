@@ -58,9 +58,9 @@ export function listenAddress(description: string, byDefault?: string) {
   return Type.Unsafe<ListenAddress>(Type.String({ ...described(description, byDefault), 'x-attache': 'listen' }))
 }
 
-/** `METHOD /template`, or `/template` for every method; `*` is one segment, `**` the rest. */
+/** `METHOD /template`, or `/template` for every method; `*` is one segment, `**` the rest. Paths only: a query takes no part in matching. */
 export function route(description: string) {
-  return Type.String({ description, pattern: '^(?:[A-Z]+ )?/' })
+  return Type.String({ description, pattern: '^(?:[A-Z]+ )?/[^\\s?#]*$' })
 }
 
 export function text(description: string, byDefault?: string) {

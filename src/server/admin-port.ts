@@ -1,9 +1,9 @@
 import { timingSafeEqual, createHash } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Problem } from '../exchange/problem.ts'
 import type { Secret } from '../exchange/secret.ts'
-import { field, hasField } from '../http/fields.ts'
+import { field } from '../http/fields.ts'
 import { callerOf, type Caller } from './checks.ts'
 import type { Handler } from './http-server.ts'
 import { localAnswer } from './local-answer.ts'
@@ -42,8 +42,19 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
     bodyLimit: 64 * 1024,
     return503OnClosing: false,
     exposeHeadRoutes: true,
-    schemaController: SCHEMALESS
+    schemaController: SCHEMALESS,
+    frameworkErrors
   })
+
+  // a target that no router can read is judged by the same checks as any other
+  function frameworkErrors(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+    try {
+      options.check(callerOf(request.raw))
+      respond(reply, asBadRequest(error))
+    } catch (refusal) {
+      respond(reply, refusal instanceof Problem ? refusal : asBadRequest(refusal))
+    }
+  }
 
   // what changes something is said in JSON, which a page of another site cannot send without asking first
   app.removeContentTypeParser('text/plain')
@@ -88,9 +99,6 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
     if (!(await operator.renewCredential(credential))) throw new Problem('unknown-operation', { detail: 'no credential of this name has a token to renew' })
     return { credential, renewed: true }
   })
-  app.get('/api/breakers/:upstream', async () => {
-    throw new Problem('unknown-operation', { status: 405, detail: 'use PUT; /api/status shows the breakers', fields: ['Allow', 'PUT'] })
-  })
   app.put<{ Params: { upstream: string } }>('/api/breakers/:upstream', async (request) => {
     const { state } = textMembers(request.body, ['state'])
     const wanted = BREAKER_STATES.find((known) => known === state)
@@ -102,7 +110,7 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
 
   return {
     request(message, response) {
-      if (hasField(message.rawHeaders, 'expect')) response.writeContinue()
+      if (field(message.rawHeaders, 'expect')?.toLowerCase() === '100-continue') response.writeContinue()
       app.routing(message, response)
     },
     upgrade: (_message, socket) => void socket.destroy(),
@@ -116,11 +124,13 @@ function respond(reply: FastifyReply, problem: Problem): FastifyReply {
   return reply.code(answer.status).send(answer.body.kind === 'bytes' ? answer.body.bytes : undefined)
 }
 
-// Fastify's own refusals: a body that is not JSON, a content type it does not read
+const REFUSED: Readonly<Record<number, string>> = { 413: 'the body is larger than 64 KiB', 415: 'send application/json' }
+
+// Fastify's own refusals: a target that is none, a body that is not JSON, a content type it does not read
 function asBadRequest(error: unknown): Problem {
   const status = error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500
   if (status >= 500) return new Problem('internal', { cause: error })
-  return new Problem('bad-request', { status, detail: status === 415 ? 'send application/json' : 'the body is not what this endpoint reads', cause: error })
+  return new Problem('bad-request', { status, detail: REFUSED[status] ?? 'this is not what the endpoint reads', cause: error })
 }
 
 function textMembers<const Names extends readonly string[]>(body: unknown, names: Names): Record<Names[number], string> {

@@ -111,7 +111,7 @@ function spoiled(socket: Duplex, response: ServerResponse, error: NodeJS.ErrnoEx
 
 function clientProblem(error: NodeJS.ErrnoException): Problem {
   if (error.code === 'HPE_HEADER_OVERFLOW')
-    return new Problem('headers-too-large', { detail: 'the request header is over the limit (limits.headers)', cause: error })
+    return new Problem('headers-too-large', { detail: 'the request header is over the limit (limits.headerBytes)', cause: error })
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT')
     return new Problem('bad-request', { status: 408, detail: 'the request header did not arrive in time', cause: error })
   return new Problem('bad-request', { detail: 'the request is not well-formed HTTP', cause: error })

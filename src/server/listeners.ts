@@ -2,6 +2,7 @@ import { chmodSync, lstatSync, rmSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { connect, type AddressInfo } from 'node:net'
 import type { ListenAddress } from '../exchange/options.ts'
+import { isLoopback as isLoopbackName } from '../http/loopback.ts'
 
 /** Starts listening. Rejects with a sentence that names the address and the way out where it is taken. */
 export async function listen(server: Server, address: ListenAddress): Promise<void> {
@@ -13,6 +14,12 @@ export async function listen(server: Server, address: ListenAddress): Promise<vo
   })
   // whoever can open the socket acts with the company's credentials
   if (address.kind === 'unix') chmodSync(address.path, 0o600)
+}
+
+/** What tells listeners apart: the address, so that one goes on when another upstream takes it over; where any port will do, the upstream. */
+export function listenerKey(upstream: string, address: ListenAddress): string {
+  if (address.kind === 'unix') return `unix:${address.path}`
+  return address.port === 0 ? upstream : `${hostOf(address)}:${address.port}`
 }
 
 export function closed(server: Server): Promise<void> {
@@ -47,7 +54,7 @@ export function urlOf(server: Server, address: ListenAddress): string {
 }
 
 export function isLoopback(address: ListenAddress): boolean {
-  return address.kind === 'unix' || address.host === 'localhost' || address.host === '::1' || address.host.startsWith('127.')
+  return address.kind === 'unix' || isLoopbackName(hostOf(address).toLowerCase())
 }
 
 function hostOf(address: Extract<ListenAddress, { kind: 'tcp' }>): string {

@@ -16,11 +16,10 @@ import { openStore } from '../state/open-store.ts'
 import { metrics } from '../telemetry/metrics.ts'
 import { openLog } from '../telemetry/log.ts'
 import { adminPort } from './admin-port.ts'
-import { checks } from './checks.ts'
 import type { DownstreamTools } from './door.ts'
 import { doorkeeper } from './doorkeeper.ts'
 import { refuseRequest, serveOwn } from './downstream.ts'
-import { MAIN_PORT, openGeneration, type Generation } from './generation.ts'
+import { MAIN_PORT, listenersOf, openGeneration, type Generation } from './generation.ts'
 import { httpServer, isWebsocket, refuse, type Handler } from './http-server.ts'
 import { affordableConnections, closed, isLoopback, listen, urlOf } from './listeners.ts'
 import { localAnswer } from './local-answer.ts'
@@ -80,6 +79,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   }
 
   function open(config: Config): Promise<Generation> {
+    for (const name of Object.keys(config.upstreams)) counters.expect(name)
     return openGeneration(config, { ...tools, store, sealKey, operationsOf: background.policy, downstream, own })
   }
 
@@ -105,23 +105,31 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     upgrade: (_message, socket) => refuse(socket, new Problem('draining'), clock)
   }
 
-  /** Opens what the configuration asks for, closes what it no longer mentions. */
-  async function listenAll(config: Config): Promise<void> {
-    const wanted = new Map<string, ListenAddress>([[MAIN_PORT, config.listen]])
-    for (const [name, upstream] of Object.entries(config.upstreams)) if (upstream.listen !== undefined) wanted.set(name, upstream.listen)
-    for (const [name, server] of servers) {
-      if (wanted.has(name)) continue
-      servers.delete(name)
-      void closed(server)
-      server.closeIdleConnections()
-    }
+  /** Opens what the configuration asks for and is not open yet; where one address cannot be had, none of them. */
+  async function openListeners(config: Config): Promise<void> {
+    const wanted = listenersOf(config)
     const share = Math.floor(affordableConnections() / wanted.size)
     if (share < config.limits.connections) log.warn(`callers have ${share} connections at once: the process may not open more files (ulimit -n)`)
     const limits = { ...config.limits, connections: Math.min(share, config.limits.connections) }
-    for (const [name, address] of wanted) if (!servers.has(name)) await listenOn(name, address, limits)
+    const before = new Set(servers.keys())
+    try {
+      for (const [key, address] of wanted) if (!servers.has(key)) await listenOn(key, address, limits)
+    } catch (error) {
+      closeListeners((key) => !before.has(key))
+      throw error
+    }
   }
 
-  async function listenOn(name: string, address: ListenAddress, limits: Config['limits']): Promise<void> {
+  function closeListeners(isOver: (key: string) => boolean): void {
+    for (const [key, server] of servers) {
+      if (!isOver(key)) continue
+      servers.delete(key)
+      void closed(server)
+      server.closeIdleConnections()
+    }
+  }
+
+  async function listenOn(key: string, address: ListenAddress, limits: Config['limits']): Promise<void> {
     const server = httpServer(
       {
         headerBytes: limits.headerBytes,
@@ -130,11 +138,11 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
         connections: limits.connections,
         isUpgrade: isWebsocket
       },
-      () => current.ports.get(name) ?? closing,
+      () => current.ports.get(key) ?? closing,
       clock
     )
     await listen(server, address)
-    servers.set(name, server)
+    servers.set(key, server)
   }
 
   const { admin: adminOptions } = first.config
@@ -173,7 +181,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
       }
     },
     {
-      check: checks({ ...first.config, clients: {}, headerCount: first.config.limits.headerCount }),
+      check: (caller) => current.adminCheck(caller),
       isLoopback: isLoopback(adminOptions.listen),
       token: adminOptions.token?.read
     }
@@ -200,7 +208,7 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
   }
 
   try {
-    await listenAll(first.config)
+    await openListeners(first.config)
     await listen(adminServer, adminOptions.listen)
     await background.resume()
   } catch (error) {
@@ -233,12 +241,19 @@ export async function startSidecar(load: () => LoadResult, options: SidecarOptio
     try {
       const next = loaded(load())
       for (const warning of next.warnings) log.warn(formatFinding(warning))
-      for (const key of needingRestart(current.config, next.config)) log.warn(`${key} has changed: restart to put it in force`)
       const opened = await open(next.config)
+      try {
+        await openListeners(next.config)
+      } catch (error) {
+        await opened.close()
+        throw error
+      }
       const previous = current
       current = opened
       retired.add(previous)
-      await listenAll(next.config)
+      const wanted = listenersOf(next.config)
+      closeListeners((key) => !wanted.has(key))
+      for (const key of needingRestart(first.config, next.config)) log.warn(`${key} has changed: restart to put it in force`)
       background.refresh()
       report({ kind: 'config-reload', result: 'success' })
       // requests under way keep the rooms they started in
@@ -274,7 +289,7 @@ function loaded(result: LoadResult): Extract<LoadResult, { kind: 'loaded' }> {
 }
 
 // what was opened once for the life of the process
-function needingRestart(before: Config, after: Config): string[] {
-  const fixed = ['listen', 'admin', 'state', 'limits', 'log'] as const
-  return fixed.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(after[key]))
+function needingRestart(started: Config, next: Config): string[] {
+  const fixed = ['listen', 'admin', 'state', 'stateKey', 'limits', 'log'] as const
+  return fixed.filter((key) => JSON.stringify(started[key]) !== JSON.stringify(next[key]))
 }

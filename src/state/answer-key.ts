@@ -32,8 +32,18 @@ function keyBeside(database: string, report: Report): Buffer {
   } catch (error) {
     if (!isCode(error, 'EEXIST')) return forThisProcess(file, 'cannot be written', report)
   }
-  const key = readFileSync(file)
+  const key = read(file)
+  if (key === undefined) return forThisProcess(file, 'cannot be read', report)
   return key.length === KEY_BYTES ? key : forThisProcess(file, 'is not a key', report)
+}
+
+function read(file: string): Buffer | undefined {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    if (error instanceof Error) return undefined
+    throw error
+  }
 }
 
 // Of several sidecars starting on one file, one makes the key and the others read it: linking is all or nothing.

@@ -20,6 +20,8 @@ const UNFIT = [
 /** The Prometheus side of the house: takes events, gives the text of `/metrics`. */
 export type Metrics = {
   count(event: Event): void
+  /** Gives the gauges of an upstream their values at rest, so that they are there before anything has happened; those it has stay. */
+  expect(upstream: string): void
   text(): Promise<string>
   readonly contentType: string
 }
@@ -137,5 +139,13 @@ export function metrics(build: { version: string; node: string }): Metrics {
     }
   }
 
-  return { count, text: () => registry.metrics(), contentType: registry.contentType }
+  const expected = new Set<string>()
+  function expect(upstream: string): void {
+    if (expected.has(upstream)) return
+    expected.add(upstream)
+    for (const state of ['closed', 'open', 'half-open']) breakerState(upstream, state).set(state === 'closed' ? 1 : 0)
+    for (const atRest of [inFlight, queue, cacheBytes, cacheEntries]) atRest(upstream).set(0)
+  }
+
+  return { count, expect, text: () => registry.metrics(), contentType: registry.contentType }
 }

@@ -19,6 +19,7 @@ upstreams:
     baseUrl: ${provider.url}
     credential: key
     operations: { allow: ["GET /articles/{id}"], unknown: report }
+  idle: { baseUrl: "${provider.url}" }
 `,
     { environment: { KEY: 'CANARY-KEY' } }
   )
@@ -38,6 +39,19 @@ describe('health', () => {
 })
 
 describe('metrics', () => {
+  it('of an upstream at rest are there before anything has happened', async () => {
+    const text = await sidecar.metrics()
+    for (const series of [
+      'breaker_state{upstream="idle",state="closed"} 1',
+      'breaker_state{upstream="idle",state="open"} 0',
+      'in_flight{upstream="idle"} 0',
+      'queue{upstream="idle"} 0',
+      'cache_entries{upstream="idle"} 0'
+    ]) {
+      expect(text).toContain(`attache_${series}`)
+    }
+  })
+
   it('count exactly what was asked, under templates instead of paths', async () => {
     const before = await sidecar.metric('attache_requests_total', { upstream: 'up' })
     for (const id of [1, 2, 3]) await fetch(`${sidecar.dataUrl}/up/articles/${id}`)
@@ -130,6 +144,29 @@ describe('the admin API', () => {
     expect(
       statusOf((await exchangeRaw(sidecar.adminUrl, `GET /api/status HTTP/1.1\r\nHost: ${host}\r\nOrigin: http://evil.test\r\nConnection: close\r\n\r\n`)).text)
     ).toBe(403)
+  })
+
+  it('answers a target that cannot be read in its own words, and only to those it listens to', async () => {
+    const ask = async (target: string, host: string): Promise<string> =>
+      (await exchangeRaw(sidecar.adminUrl, `GET ${target} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)).text
+    const { host } = new URL(sidecar.adminUrl)
+    for (const target of ['/%', '/api/%ff', '/api/breakers/%']) {
+      expect(await ask(target, host)).toContain('urn:attache:problem:bad-request')
+      expect(statusOf(await ask(target, 'evil.test'))).toBe(421)
+    }
+  })
+
+  it('says how a breaker is set, whatever else is tried', async () => {
+    for (const method of ['GET', 'DELETE', 'POST']) {
+      const answer = await admin('/api/breakers/up', { method })
+      expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'PUT'])
+    }
+  })
+
+  it('does not ask for the rest of a request it refuses', async () => {
+    const { host } = new URL(sidecar.adminUrl)
+    const { text } = await exchangeRaw(sidecar.adminUrl, `GET /livez HTTP/1.1\r\nHost: ${host}\r\nExpect: foo\r\nConnection: close\r\n\r\n`)
+    expect(statusOf(text)).toBe(417)
   })
 
   it('keeps health and metrics off the data port', async () => {

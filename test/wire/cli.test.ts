@@ -94,6 +94,7 @@ describe.concurrent('the command line', () => {
     ['a missing argument', ['explain', 'GET'], "missing required argument 'path'"],
     ['an argument too many', ['check', 'extra'], 'too many arguments'],
     ['a speed that is none', ['check', '--speed', 'fast'], 'a number from 1 to 1000000'],
+    ['a period that is none', ['report', '--period', 'lately'], 'a duration such as 12h or 30d'],
     ['no config anywhere', ['check'], 'name a file with --config or ATTACHE_CONFIG'],
     ['no config for the default command', [], 'name a file with --config or ATTACHE_CONFIG']
   ])('ends with 2 for %s', async (_name, args, message) => {

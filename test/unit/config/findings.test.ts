@@ -35,6 +35,7 @@ describe('the nearest name', () => {
 describe('a finding', () => {
   test('reads file, line, key and message', () => {
     expect(formatFinding({ file: 'a.yaml', line: 3, key: 'listen', message: 'is wrong' })).toBe('a.yaml:3: listen: is wrong')
+    expect(formatFinding({ file: 'a.yaml', line: 1, key: 'a\nb\u001b[31m', message: 'is wrong' })).toBe('a.yaml:1: a\\u000ab\\u001b[31m: is wrong')
     expect(formatFinding({ file: 'a.yaml', line: undefined, key: '', message: 'is empty' })).toBe('a.yaml: is empty')
   })
 })

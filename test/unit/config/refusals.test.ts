@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { formatFinding } from '../../../src/config/findings.ts'
 import { loadConfig } from '../../../src/config/load.ts'
 import { files, folder, loaded, refused } from './written.ts'
@@ -45,10 +45,25 @@ describe('the file itself', () => {
     ['nested too deep', `version: ${'['.repeat(40)}${']'.repeat(40)}\n`, 'nested deeper than 32 levels'],
     ['nested absurdly deep', `version: ${'['.repeat(20_000)}${']'.repeat(20_000)}\n`, '1: nested deeper than 32 levels'],
     ['aliases that explode', bomb(), 'aliases expand to far too much, write the values out'],
+    ['an alias of nothing', 'log: *nothing\n', 'an alias (*) without its anchor (&) before it'],
     ['a merge of what is no map', 'log: { <<: text }\n', 'a merge key (<<) or alias that stands for no map'],
     ['enormous', `# ${'x'.repeat(1024 * 1024)}\n`, 'larger than 1 MiB, this is no configuration']
   ])('with %s is refused', (_name, yaml, finding) => {
     expect(refused(yaml)).toEqual([finding])
+  })
+
+  test('that is no UTF-8 is refused as such', () => {
+    const path = files({ 'attache.yaml': '' })
+    writeFileSync(path, Buffer.from(`\uFEFF${upstream('')}`, 'utf16le'))
+    const result = loadConfig(path, {})
+    expect(result.kind === 'refused' && result.findings.map(({ message }) => message)).toEqual(['is not UTF-8 text, save it as that'])
+  })
+
+  test('with a key that is no text says nothing beside its findings', () => {
+    const warnings = vi.spyOn(process, 'emitWarning')
+    onTestFinished(() => warnings.mockRestore())
+    expect(refused('? [CANARY]\n: 1\n')).toHaveLength(1)
+    expect(warnings).not.toHaveBeenCalled()
   })
 
   test('of a newer format is refused as a whole, without guesses about its keys', () => {
@@ -280,6 +295,19 @@ describe('headers', () => {
     expect(refused(upstream('headers: { X-Api-Key: plain }', 'http://127.0.0.1:9/'))).toEqual([])
   })
 
+  test('that bear a static credential are held to the same rule', () => {
+    expect(refused(credential('grant: static\nheader: Host\nvalue: ${KEY}') + upstream('credential: key'), { KEY: 'k' })).toEqual([
+      '4: credentials.key.header: is set by the connection itself'
+    ])
+  })
+
+  test('to tell answers or callers apart must be names', () => {
+    expect(refused(upstream('cache: { vary: ["a b"] }\nvolume: { key: "header:a b" }'))).toEqual([
+      '4: upstreams.api.cache.vary.0: is no name of a header field',
+      '5: upstreams.api.volume.key: is no name of a header field'
+    ])
+  })
+
   test('to let pass must be names', () => {
     expect(refused(upstream('pass: { request: ["X-*:"], response: [Set-Cookie] }'))).toEqual([
       expect.stringContaining('upstreams.api.pass.request.0: is no name')
@@ -395,4 +423,56 @@ test('a folder that cannot be entered is no crash', () => {
   writeFileSync(path, 'x')
   const result = loadConfig(join(path, 'attache.yaml'), {})
   expect(result.kind === 'refused' && result.findings[0]?.message).toMatch(/^does not exist/)
+})
+
+describe('what looks like a reference and is none', () => {
+  test.each(['${KEY', '${KEY:-CANARY}', '${}', '${9}', 'a${KEY}b${-}'])('%s is refused, in secrets and elsewhere', (text) => {
+    const said = 'has a ${ that begins no reference: write ${NAME}, with letters, digits and _'
+    expect(refused(`clients: { app: "${text}" }\n`, { KEY: 'k' })).toEqual([`1: clients.app: ${said}`])
+    expect(refused(upstream(`headers: { X-Note: "${text}" }`), { KEY: 'k' })).toEqual([`4: upstreams.api.headers.X-Note: ${said}`])
+  })
+})
+
+describe('an agreement', () => {
+  test.each(['./', '/dev/null', '.'])('at %s is no file, and no crash', (path) => {
+    expect(refused(upstream(`agreement: ${path === '.' ? './agreements.yaml/..' : path}`))).toEqual([
+      expect.stringMatching(/^4: upstreams\.api\.agreement: (?:is not a file|no such file)$/)
+    ])
+  })
+})
+
+describe('the place of the state', () => {
+  test.each([
+    ['redis://:CANARY@redis.example:6379/0', 'a password must not stand in the file: write ${NAME} in its place (a literal is for loopback only)'],
+    ['redis://127.0.0.1:6379/cache', 'must end in the number of a database, e.g. redis://HOST:PORT/0'],
+    ['"redis://a b/"', 'is not a URL, write redis://HOST:PORT/DB']
+  ])('%s is refused', (state, message) => {
+    expect(refused(`state: ${state}\n`)).toEqual([`1: state: ${message}`])
+  })
+
+  test('may have a password of the environment, and any password on loopback', () => {
+    expect(refused('state: redis://:${PW}@redis.example:6379/0\n', { PW: 'p' })).toEqual([])
+    expect(refused('state: redis://:plain@127.0.0.1:6379/0\n')).toEqual([])
+  })
+})
+
+describe('no time at all', () => {
+  test.each(['connect', 'response', 'idle', 'total'])('is refused as timeout.%s', (key) => {
+    expect(refused(upstream(`timeout: { ${key}: 0s }`))).toEqual([`4: upstreams.api.timeout.${key}: must be longer than nothing`])
+  })
+
+  test('is refused where callers are waited for', () => {
+    expect(refused('limits: { headerTimeout: 0s, bodyTimeout: 0s }\n')).toEqual([
+      '1: limits.headerTimeout: must be longer than nothing',
+      '1: limits.bodyTimeout: must be longer than nothing'
+    ])
+  })
+})
+
+test.each(['GET /v1?x=1', 'GET /v1#part', 'GET /v1 /x'])('a route %s, which no path can match, is refused', (route) => {
+  expect(refused(upstream(`operations: { allow: ["${route}"] }`))).toEqual(['4: upstreams.api.operations.allow.0: has the wrong form (METHOD /template)'])
+})
+
+test.each(['constructor', '__proto__', 'toString'])('a key %s is looked for among the known ones only', (key) => {
+  expect(refused(`${key}: 1\n`)).toEqual([expect.stringContaining('unknown key; known here: version')])
 })

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { showConfig } from '../../../src/config/show.ts'
 import { loaded } from './written.ts'
 
-const YAML = `state: redis://user:CANARY@127.0.0.1:6379/1
+const YAML = `state: redis://user:CAN@CANARY@127.0.0.1:6379/1
 clients: { app: "\${APP}" }
 credentials:
   key: { grant: static, header: X-Key, value: CANARY }
@@ -11,7 +11,7 @@ upstreams:
     baseUrl: http://127.0.0.1:\${PORT}/
     agreement: info-subscription
     credential: key
-    headers: { S4-TenantId: "\${TENANT}" }
+    headers: { S4-TenantId: "\${TENANT}", X-Api-Key: CANARY, Authorization: "Bearer \${APP}" }
 `
 const ENVIRONMENT = { APP: 'CANARY', PORT: '9', TENANT: '11111111-2222-3333-4444-555555555555' }
 
@@ -31,6 +31,8 @@ describe('the effective config', () => {
     expect(shown).toContain('app: ${APP} # attache.yaml:2')
     expect(shown).toContain('value: "[secret]" # attache.yaml:4')
     expect(shown).toContain('S4-TenantId: ${TENANT} # attache.yaml:10')
+    expect(shown).toContain('X-Api-Key: "[secret]" # attache.yaml:10')
+    expect(shown).toContain('Authorization: Bearer ${APP} # attache.yaml:10')
     expect(shown).toContain('state: redis://user:[secret]@127.0.0.1:6379/1')
     expect(shown).not.toContain('CANARY')
   })
