@@ -121,6 +121,12 @@ describe('RFC 5861 §4: stale-if-error', () => {
     expect(await asked(room, { status })).toBe(String(status))
   })
 
+  test('a caller that allows staleness as well as it bounds the age is given a stand-in', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60'], { staleIfError: 600_000 })
+    room.origin({ status: 500 })
+    expect((await room.get('/a', ['Cache-Control', 'max-age=1, max-stale=0'])).source).toBe('stale')
+  })
+
   test('it lasts as long as it says', async () => {
     const room = await stale(['Cache-Control', 'max-age=60, stale-if-error=5'], {}, 5001)
     expect(await asked(room, { status: 500 })).toBe('500')
@@ -254,5 +260,25 @@ describe('RFC 5861 §3: stale-while-revalidate', () => {
   test('it never runs past must-revalidate', async () => {
     const room = await stale(['Cache-Control', 'max-age=60, must-revalidate, stale-while-revalidate=600'])
     expect(await asked(room, {})).toBe('200')
+  })
+})
+
+describe('a stale answer that is served at once', () => {
+  test('is a call avoided', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60'])
+    await room.get('/a', ['Cache-Control', 'max-stale'])
+    expect(room.events.filter((event) => event.kind === 'call-avoided').map(({ reason }) => reason)).toEqual(['stale'])
+  })
+
+  test('is validated behind by a request of its own: neither the time nor the account of the caller are its', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60, stale-while-revalidate=60', 'ETag', '"1"'])
+    const trace = { attempts: 0, upstreamMs: 0, waitMs: 0, tokenMs: 0, sent: false }
+    const deadlineAt = room.clock.now() + 10
+    expect((await room.get('/a', ['If-None-Match', '"2"', 'If-Modified-Since', 'x'], { trace, deadlineAt })).source).toBe('stale')
+    await room.clock.advance(0)
+    const [, behind] = room.calls
+    expect(behind?.trace).not.toBe(trace)
+    expect(behind?.deadlineAt).toBeGreaterThan(deadlineAt)
+    expect(behind?.fields.filter((_part, index) => index % 2 === 1)).toEqual(['"1"'])
   })
 })
