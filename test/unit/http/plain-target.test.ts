@@ -57,3 +57,7 @@ it.each(['/up/a b', '/up/ä', '/up/a\u007f', '/up/a?ä', '/up/a\u0000'])('%j is 
 it.each(['http://name@provider.invalid/base/x', 'http://:word@provider.invalid/base/x'])('%s bears a credential and is no path of the sidecar', (reference) => {
   expect(sidecarReference(reference, '/y', new URL('http://provider.invalid/base/'), '/up')).toBe(reference)
 })
+
+it.each(['/up/%', '/up/%2', '/up/%zz'])('%s is refused by what is wrong with it', (url) => {
+  expect(targetFault(url)).toMatch(/incomplete percent-encoding/)
+})

@@ -73,6 +73,20 @@ describe('the password grant', () => {
     expect(grants(service)).toEqual(['password', 'refresh_token', 'password'])
   })
 
+  test('keeps a refresh token the service has said nothing about: it only asked for patience', async () => {
+    const clock = testClock()
+    const { service, answer } = oneTimeRealm(clock, 86_400)
+    const one = await opened({ ...PASSWORD, refreshUse: 'reusable' }, { clock, service })
+    await one.bearer()
+    await clock.advance(16 * MINUTE)
+    service.answer = () => json(429, {})
+    await one.bearer()
+    service.answer = answer
+    await clock.advance(MINUTE)
+    expect(await one.bearer()).toBe('Bearer token-2')
+    expect(grants(service)).toEqual(['password', 'refresh_token', 'refresh_token'])
+  })
+
   test('does not send a refresh token that ends while it travels', async () => {
     const clock = testClock()
     const { service } = oneTimeRealm(clock)

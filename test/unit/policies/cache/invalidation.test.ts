@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import type { Request } from '../../../../src/exchange/message.ts'
 import { Problem } from '../../../../src/exchange/problem.ts'
 import { cached, textOf, type Cached } from '../../../support/cached.ts'
 
@@ -261,4 +262,20 @@ describe('negative answers (agreement)', () => {
       expect((await room.get('/items/1')).status).toBe(200)
     }
   )
+})
+
+test.each([
+  ['PUT', false, 'cache'],
+  ['PUT', true, 'upstream'],
+  ['OPTIONS', true, 'cache']
+] as const)('after a failed %s, sent: %s, the next answer is from %s', async (method, sent, source) => {
+  const room = cached()
+  function failing(request: Request): never {
+    request.trace.sent = sent
+    throw new Problem('upstream-unreachable')
+  }
+  room.origin(FRESH, failing, FRESH)
+  await room.get('/a')
+  await expect(room.send(method, '/a')).rejects.toMatchObject({ code: 'upstream-unreachable' })
+  expect((await room.get('/a')).source).toBe(source)
 })
