@@ -342,3 +342,9 @@ test('a caller that goes past the cache is counted', async () => {
   await room.get('/a', ['Cache-Control', 'no-store'])
   expect(room.events.flatMap((event) => (event.kind === 'cache' ? event.result : []))).toEqual(['bypass'])
 })
+
+test('a lifetime set for GET is one for HEAD', async () => {
+  const room = cached({ rules: [{ match: 'GET /a', ttl: 60_000 }] })
+  await room.send('HEAD', '/a')
+  expect((await room.send('HEAD', '/a')).source).toBe('cache')
+})

@@ -1,3 +1,4 @@
+import { PassThrough } from 'node:stream'
 import type { Signal } from '../../../../src/exchange/signal.ts'
 import { describe, expect, test } from 'vitest'
 import { CallerGone, Problem, type ProblemCode } from '../../../../src/exchange/problem.ts'
@@ -282,4 +283,12 @@ describe('a stale answer that is served at once', () => {
     // a 304 to the caller's conditions would be about what the caller has
     expect(behind?.fields).toEqual([])
   })
+})
+
+test('the failure a stale answer stands in for is not left with its body unread', async () => {
+  const room = await stale(['Cache-Control', 'max-age=60, stale-if-error=600'])
+  const body = new PassThrough()
+  room.origin({ response: { status: 500, fields: [], body: { kind: 'stream', stream: body, sizeBytes: undefined }, source: 'upstream' } })
+  expect((await room.get('/a')).source).toBe('stale')
+  expect(body.destroyed).toBe(true)
 })
