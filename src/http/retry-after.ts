@@ -17,10 +17,8 @@ const LONGEST_WAIT_MS = 1e13
  * `wallNowMs` is real time in epoch milliseconds.
  */
 export function retryAfterMs(fields: Fields, wallNowMs: number): number | undefined {
-  const values = fieldValues(fields, 'retry-after')
-  if (values.length === 0) return undefined
   let longest: number | undefined
-  for (const value of values) {
+  for (const value of fieldValues(fields, 'retry-after')) {
     const waitMs = delayMs(value) ?? untilDateMs(value, fields, wallNowMs)
     if (waitMs !== undefined) longest = Math.max(longest ?? 0, waitMs)
   }

@@ -16,7 +16,11 @@ afterEach(async () => {
 /** When a life ends: the refresh token has arrived, its successor is on the way back, the access token is in use. */
 type Moment = 'asked' | 'answered' | 'in use'
 
-/** Lives one after the other on one state, each killed at that moment or when there is nothing more to be had; the refresh tokens a service without grace has seen. */
+/**
+ * Lives one after the other on one state, each killed at that moment or when its sign-in has ended; the refresh tokens a
+ * service without grace has seen. A life that is killed while it asks leaves a pause behind, which must not be what keeps
+ * the next one from asking: time runs faster for them.
+ */
 async function seenIn(moment: Moment, lives: number): Promise<string[]> {
   const seen: string[] = []
   let reached = Promise.withResolvers<void>()
@@ -32,9 +36,10 @@ async function seenIn(moment: Moment, lives: number): Promise<string[]> {
   const { clientSecret: _secret, ...options } = credential({ grant: 'refresh_token', tokenUrl: `${server.url}/token` })
   for (let life = 0; life < lives; life++) {
     reached = Promise.withResolvers<void>()
-    const one = child(CHILD, [`sqlite:${join(folder, 'attache.db')}`, JSON.stringify(options), '1000', '20', 'refresh-0'])
+    const [pauseMs, speed] = moment === 'in use' ? ['20', '1'] : ['2000', '100']
+    const one = child(CHILD, [`sqlite:${join(folder, 'attache.db')}`, JSON.stringify(options), '10000', pauseMs, 'refresh-0', speed])
     cleanUps.push(() => one.kill('SIGKILL'))
-    const used = one.line(moment === 'in use' ? /^token|^problem/ : /^problem/)
+    const used = one.line(moment === 'in use' ? /^token|^problem/ : /^problem credential-rejected/)
     // who is killed prints no more: that must not count as a rejection nobody handled
     const settled = Promise.allSettled([used])
     await Promise.race(moment === 'in use' ? [used] : [reached.promise, used])

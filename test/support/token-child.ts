@@ -1,6 +1,6 @@
 /**
  * A replica of its own: opens one credential on a shared state file and prints what it gets, a line per wish:
- * `node token-child.ts STATE OPTIONS WISHES PAUSE_MS [REFRESH_TOKEN]`; OPTIONS is a decoded credential in JSON, without its secrets.
+ * `node token-child.ts STATE OPTIONS WISHES PAUSE_MS [REFRESH_TOKEN [SPEED]]`; OPTIONS is a decoded credential in JSON, without its secrets.
  */
 import { systemClock } from '../../src/exchange/clock.ts'
 import { fingerprint, Secret, type SecretSource } from '../../src/exchange/secret.ts'
@@ -8,8 +8,8 @@ import { openStore } from '../../src/state/open-store.ts'
 import { openCredentials } from '../../src/tokens/credentials.ts'
 import { tokenFetch } from '../../src/transport/token-fetch.ts'
 
-const [state = '', options = '', wishes = '1', pauseMs = '0', refreshToken] = process.argv.slice(2)
-const clock = systemClock()
+const [state = '', options = '', wishes = '1', pauseMs = '0', refreshToken, speed = '1'] = process.argv.slice(2)
+const clock = systemClock(Number(speed))
 const tools = { clock, random: Math.random, report: () => {} }
 const store = await openStore(state, tools)
 const fixed = (secret: Secret): SecretSource => ({ reference: '${X}', read: () => secret })

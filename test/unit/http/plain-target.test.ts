@@ -2,7 +2,7 @@ import httpProxy from '@fastify/http-proxy'
 import fastify from 'fastify'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { isPlainTarget, targetFault } from '../../../src/http/target.ts'
+import { isPlainTarget, sidecarReference, targetFault } from '../../../src/http/target.ts'
 
 // What the data port asks about every target that is not plain.
 const app = fastify()
@@ -49,3 +49,15 @@ it.each(['/up/..', '/up/../x', '/up/.', '/up//x', '/up/%2e%2e/x', String.raw`/up
     expect(isPlainTarget(url)).toBe(false)
   }
 )
+
+it.each(['/up/a b', '/up/ä', '/up/a\u007f', '/up/a?ä', '/up/a\u0000'])('%j is refused: its characters must be percent-encoded', (url) => {
+  expect(targetFault(url)).toMatch(/percent-encoded/)
+})
+
+it.each(['http://name@provider.invalid/base/x', 'http://:word@provider.invalid/base/x'])('%s bears a credential and is no path of the sidecar', (reference) => {
+  expect(sidecarReference(reference, '/y', new URL('http://provider.invalid/base/'), '/up')).toBe(reference)
+})
+
+it.each(['/up/%', '/up/%2', '/up/%zz'])('%s is refused by what is wrong with it', (url) => {
+  expect(targetFault(url)).toMatch(/incomplete percent-encoding/)
+})

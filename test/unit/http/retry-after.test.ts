@@ -53,6 +53,11 @@ test('whole seconds and travel in Date do not make a wait later than it was mean
   expect(retryAfterMs(fields, NOW)).toBe(10_000)
 })
 
+test('three seconds apart are two clocks', () => {
+  const fields = ['Date', 'Mon, 01 Jun 2026 11:59:57 GMT', 'Retry-After', 'Mon, 01 Jun 2026 12:00:07 GMT']
+  expect(retryAfterMs(fields, NOW)).toBe(10_000)
+})
+
 test('a Date from another year is not a clock', () => {
   const fields = ['Date', 'Thu, 01 Jan 2015 00:00:00 GMT', 'Retry-After', 'Mon, 01 Jun 2026 12:00:10 GMT']
   expect(retryAfterMs(fields, NOW)).toBe(10_000)

@@ -73,6 +73,30 @@ describe('the password grant', () => {
     expect(grants(service)).toEqual(['password', 'refresh_token', 'password'])
   })
 
+  test('keeps a refresh token the service has said nothing about: it only asked for patience', async () => {
+    const clock = testClock()
+    const { service, answer } = oneTimeRealm(clock, 86_400)
+    const one = await opened({ ...PASSWORD, refreshUse: 'reusable' }, { clock, service })
+    await one.bearer()
+    await clock.advance(16 * MINUTE)
+    service.answer = () => json(429, {})
+    await one.bearer()
+    service.answer = answer
+    await clock.advance(MINUTE)
+    expect(await one.bearer()).toBe('Bearer token-2')
+    expect(grants(service)).toEqual(['password', 'refresh_token', 'refresh_token'])
+  })
+
+  test('does not send a refresh token that ends while it travels', async () => {
+    const clock = testClock()
+    const { service } = oneTimeRealm(clock)
+    const one = await opened(PASSWORD, { clock, service })
+    await one.bearer()
+    await clock.advance(30 * MINUTE - 5_000)
+    await one.bearer()
+    expect(grants(service)).toEqual(['password', 'password'])
+  })
+
   test('logs in at once where the service has forgotten the refresh token', async () => {
     const clock = testClock()
     const { service, answer } = oneTimeRealm(clock)
@@ -188,13 +212,15 @@ describe('the refresh token grant', () => {
     expect(one.service.asked).toHaveLength(1)
   })
 
-  test('is open again with another first token', async () => {
+  test('is open again with another first token, for good', async () => {
     const clock = testClock()
     const service = tokenService(clock)
     service.answer = (asked) => (asked.parameters.get('refresh_token') === 'second-refresh' ? issued('good') : json(400, { error: 'invalid_grant' }))
     const one = await opened(REFRESH, { clock, service })
     await one.bearer()
     const next = await opened({ ...REFRESH, refreshToken: 'second-refresh' }, { clock, service, store: one.store })
+    expect(await next.bearer()).toBe('Bearer good')
+    await clock.advance(61 * MINUTE)
     expect(await next.bearer()).toBe('Bearer good')
   })
 })

@@ -13,6 +13,14 @@ describe('a provider that answers 401', () => {
     expect(one.events.filter((event) => event.kind === 'token-request').map((event) => event.reason)).toEqual(['cold', 'rejected'])
   })
 
+  test('once a minute at most: a token that ends sooner is renewed all the same', async () => {
+    const one = await opened()
+    one.service.answer = (_asked, count) => issued(`token-${count}`, { expires_in: 30 })
+    expect(await one.reject(await one.authorize())).toBe(true)
+    await one.clock.advance(MINUTE / 2)
+    expect(await one.bearer()).toBe('Bearer token-3')
+  })
+
   test('a thousand times for one token causes one renewal', async () => {
     const one = await opened()
     const first = await one.authorize()

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import type { Request } from '../../../../src/exchange/message.ts'
 import { Problem } from '../../../../src/exchange/problem.ts'
 import { cached, textOf, type Cached } from '../../../support/cached.ts'
 
@@ -251,11 +252,30 @@ describe('negative answers (agreement)', () => {
     expect((await room.get('/items/1')).source).toBe('cache')
   })
 
-  test('a Location in the 202 to a GET counts as well', async () => {
-    const room = cached(NEGATIVE)
-    room.origin({ status: 404 }, { status: 202, fields: ['Location', '/api/items/1'] }, { status: 200 })
-    await room.get('/items/1')
-    await room.get('/report')
-    expect((await room.get('/items/1')).status).toBe(200)
-  })
+  test.each([[[]], [['Cache-Control', 'no-cache']], [['Cache-Control', 'no-store']]])(
+    'a Location in the 202 to a GET counts as well, asked with %j',
+    async (fields) => {
+      const room = cached(NEGATIVE)
+      room.origin({ status: 404 }, { status: 202, fields: ['Location', '/api/items/1'] }, { status: 200 })
+      await room.get('/items/1')
+      await room.get('/report', fields)
+      expect((await room.get('/items/1')).status).toBe(200)
+    }
+  )
+})
+
+test.each([
+  ['PUT', false, 'cache'],
+  ['PUT', true, 'upstream'],
+  ['OPTIONS', true, 'cache']
+] as const)('after a failed %s, sent: %s, the next answer is from %s', async (method, sent, source) => {
+  const room = cached()
+  function failing(request: Request): never {
+    request.trace.sent = sent
+    throw new Problem('upstream-unreachable')
+  }
+  room.origin(FRESH, failing, FRESH)
+  await room.get('/a')
+  await expect(room.send(method, '/a')).rejects.toMatchObject({ code: 'upstream-unreachable' })
+  expect((await room.get('/a')).source).toBe(source)
 })

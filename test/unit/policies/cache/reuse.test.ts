@@ -329,3 +329,22 @@ describe('RFC 9111 §4.2: local lifetimes', () => {
     expect(calls).toHaveLength(isUsed ? 1 : 2)
   })
 })
+
+test('an answer to be asked about every time goes upstream for what it says, not for what its caller says (RFC 9211 §2.2)', async () => {
+  const room = cached()
+  room.origin({ fields: ['Cache-Control', 'no-cache, max-age=60', 'ETag', '"1"'] }, { status: 304 })
+  await room.get('/a')
+  expect((await room.get('/a')).cacheStatus).toMatch(/^fwd=stale;/)
+})
+
+test('a caller that goes past the cache is counted', async () => {
+  const room = cached()
+  await room.get('/a', ['Cache-Control', 'no-store'])
+  expect(room.events.flatMap((event) => (event.kind === 'cache' ? event.result : []))).toEqual(['bypass'])
+})
+
+test('a lifetime set for GET is one for HEAD', async () => {
+  const room = cached({ rules: [{ match: 'GET /a', ttl: 60_000 }] })
+  await room.send('HEAD', '/a')
+  expect((await room.send('HEAD', '/a')).source).toBe('cache')
+})

@@ -1,3 +1,4 @@
+import { PassThrough } from 'node:stream'
 import type { Signal } from '../../../../src/exchange/signal.ts'
 import { describe, expect, test } from 'vitest'
 import { CallerGone, Problem, type ProblemCode } from '../../../../src/exchange/problem.ts'
@@ -119,6 +120,12 @@ describe('RFC 5861 §4: stale-if-error', () => {
   test.each([400, 404, 429, 501])('and no %i', async (status) => {
     const room = await stale(['Cache-Control', 'max-age=60, stale-if-error=600'])
     expect(await asked(room, { status })).toBe(String(status))
+  })
+
+  test('a caller that allows staleness as well as it bounds the age is given a stand-in', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60'], { staleIfError: 600_000 })
+    room.origin({ status: 500 })
+    expect((await room.get('/a', ['Cache-Control', 'max-age=1, max-stale=0'])).source).toBe('stale')
   })
 
   test('it lasts as long as it says', async () => {
@@ -255,4 +262,33 @@ describe('RFC 5861 §3: stale-while-revalidate', () => {
     const room = await stale(['Cache-Control', 'max-age=60, must-revalidate, stale-while-revalidate=600'])
     expect(await asked(room, {})).toBe('200')
   })
+})
+
+describe('a stale answer that is served at once', () => {
+  test('is a call avoided', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60'])
+    await room.get('/a', ['Cache-Control', 'max-stale'])
+    expect(room.events.filter((event) => event.kind === 'call-avoided').map(({ reason }) => reason)).toEqual(['stale'])
+  })
+
+  test('is validated behind by a request of its own: neither the conditions nor the time nor the account of the caller are its', async () => {
+    const room = await stale(['Cache-Control', 'max-age=60, stale-while-revalidate=60'])
+    const trace = { attempts: 0, upstreamMs: 0, waitMs: 0, tokenMs: 0, sent: false }
+    const deadlineAt = room.clock.now() + 10
+    expect((await room.get('/a', ['If-None-Match', '"2"', 'If-Modified-Since', 'x'], { trace, deadlineAt })).source).toBe('stale')
+    await room.clock.advance(0)
+    const [, behind] = room.calls
+    expect(behind?.trace).not.toBe(trace)
+    expect(behind?.deadlineAt).toBeGreaterThan(deadlineAt)
+    // a 304 to the caller's conditions would be about what the caller has
+    expect(behind?.fields).toEqual([])
+  })
+})
+
+test('the failure a stale answer stands in for is not left with its body unread', async () => {
+  const room = await stale(['Cache-Control', 'max-age=60, stale-if-error=600'])
+  const body = new PassThrough()
+  room.origin({ response: { status: 500, fields: [], body: { kind: 'stream', stream: body, sizeBytes: undefined }, source: 'upstream' } })
+  expect((await room.get('/a')).source).toBe('stale')
+  expect(body.destroyed).toBe(true)
 })
