@@ -18,8 +18,8 @@ export function addReportCommand(program: Command): void {
     .addOption(new Option('--format <format>', 'how to print it').choices(['json', 'markdown']).default('markdown'))
     .option('--period <duration>', 'how far back, such as 30d; not less than since the start, for which one sum is kept')
     .action(async (args: ReportArguments, command: Command) => {
-      const file = configFile(command, args)
-      process.exitCode = await report(file, args, await periodOf(command, args))
+      const period = await periodOf(command, args)
+      process.exitCode = await report(configFile(command, args), args, period)
     })
 }
 
