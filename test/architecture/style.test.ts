@@ -32,7 +32,10 @@ describe('what is never written', () => {
     ['certificates unchecked', /rejectUnauthorized['"]?\s*:\s*false/],
     ['a retry that reply-from makes', /\breply\.from\s*\(/],
     ['signals merged on the hot path (derive them by hand)', /\bAbortSignal\.any\b/],
-    ['a function written where it is assigned to a property (docs/decisions/16)', /\bthis\.#?\w+ \??\??= (?:async )?(?:function\b|\w+ =>|\([^()]*\)(?:: [\w<>| ]+)? =>)/]
+    [
+      'a function written where it is assigned to a property (docs/decisions/16)',
+      /\bthis\.#?\w+ \??\??= (?:async )?(?:function\b|\w+ =>|\([^()]*\)(?:: [\w<>| ]+)? =>)/
+    ]
   ])('in the house: %s', (_name, pattern) => {
     expect(findings(house, pattern)).toEqual([])
   })
