@@ -3,7 +3,7 @@ import { routeMatcher, unescapeUnreserved, type RouteMatcher } from './route.ts'
 
 /** Many `METHOD /template` patterns at once: the same meaning as `routeMatcher`, at a cost that does not grow with their number. */
 export type OperationRouter = {
-  /** The pattern that matches, as written; the more specific one where there are several. */
+  /** The pattern that matches, as written; the more specific one where there are several. HEAD goes where GET goes (RFC 9110 §9.3.2). */
   find(method: string, path: string): string | undefined
   /** Methods for which this path would match, sorted. */
   allowedMethods(path: string): string[]
@@ -64,14 +64,13 @@ export function operationRouter(patterns: readonly string[]): OperationRouter {
   return {
     find(method, path) {
       const encoded = encode(unescapeUnreserved(path))
-      return findIn(tables.get(method), path, encoded) ?? findIn(tables.get(''), path, encoded)
+      const asGet = method === 'HEAD' ? tables.get('GET') : undefined
+      return findIn(tables.get(method), path, encoded) ?? findIn(asGet, path, encoded) ?? findIn(tables.get(''), path, encoded)
     },
     allowedMethods(path) {
       const encoded = encode(unescapeUnreserved(path))
-      return [...tables]
-        .filter(([method, table]) => method !== '' && findIn(table, path, encoded) !== undefined)
-        .map(([method]) => method)
-        .toSorted()
+      const methods = [...tables].filter(([method, table]) => method !== '' && findIn(table, path, encoded) !== undefined).map(([method]) => method)
+      return [...new Set([...methods, ...(methods.includes('GET') ? ['HEAD'] : [])])].toSorted()
     },
     nearest(method, path) {
       const segments = unescapeUnreserved(path).slice(1).split('/')

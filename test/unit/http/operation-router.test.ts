@@ -26,11 +26,13 @@ describe('the operation router', () => {
     )
   })
 
-  test('allowed methods are those with which the route matcher matches', () => {
+  test('allowed methods are those with which the route matcher matches, and HEAD where GET is', () => {
     fc.assert(
       fc.property(fc.array(pattern, { maxLength: 6 }), path, (patterns, requestPath) => {
         const named = patterns.filter((each) => !each.startsWith('/'))
-        expect(operationRouter(named).allowedMethods(requestPath)).toEqual(['FOO', 'GET', 'POST'].filter((method) => routeMatcher(named)(method, requestPath)))
+        const matching = ['FOO', 'GET', 'POST'].filter((method) => routeMatcher(named)(method, requestPath))
+        const expected = matching.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
+        expect(operationRouter(named).allowedMethods(requestPath)).toEqual(expected)
       }),
       { numRuns: 1000 }
     )
@@ -40,6 +42,11 @@ describe('the operation router', () => {
     const router = operationRouter(['/**', 'GET /v1/**', 'GET /v1/*', 'GET /v1/me'])
     expect(['/v1/me', '/v1/7', '/v1/7/x', '/v1'].map((each) => router.find('GET', each))).toEqual(['GET /v1/me', 'GET /v1/*', 'GET /v1/**', 'GET /v1/**'])
     expect(router.find('PUT', '/v1/me')).toBe('/**')
+  })
+
+  test('lets HEAD go where GET goes, unless a pattern of its own says where', () => {
+    const router = operationRouter(['GET /v1/*', 'HEAD /v1/me', 'POST /v1/orders/*', '/any'])
+    expect(['/v1/7', '/v1/me', '/v1/orders/7', '/any'].map((each) => router.find('HEAD', each))).toEqual(['GET /v1/*', 'HEAD /v1/me', undefined, '/any'])
   })
 
   test('of two patterns of one shape the first gives the name', () => {
