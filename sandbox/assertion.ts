@@ -1,7 +1,10 @@
-import { constants, createHash, createPublicKey, verify, type KeyObject } from 'node:crypto'
+import { constants, createHash, createPublicKey, verify, X509Certificate, type KeyObject } from 'node:crypto'
 
-/** A registered public key; `kid` is its RFC 7638 thumbprint unless the partner named another. */
-export type RegisteredKey = { readonly kid: string; readonly key: KeyObject; readonly notAfter: number | undefined }
+/**
+ * A registered public key; `kid` is its RFC 7638 thumbprint unless the partner named another. Real milliseconds since the
+ * epoch, and only a certificate has them.
+ */
+export type RegisteredKey = { readonly kid: string; readonly key: KeyObject; readonly validity: { readonly from: number; readonly to: number } | undefined }
 
 export type AssertionExpectations = {
   readonly keys: readonly RegisteredKey[]
@@ -15,6 +18,8 @@ export type AssertionVerdict = {
   /** The client it speaks for, undefined where it proves nothing. */
   readonly client: string | undefined
   readonly jti: string | undefined
+  /** Whether the certificate of its key has expired; not among the faults. */
+  readonly isOutlived: boolean
   /** Everything that is wrong with it; empty for a good one. */
   readonly faults: readonly string[]
 }
@@ -36,9 +41,10 @@ export function verifyAssertion(assertion: string, expected: AssertionExpectatio
   const header = decode(headerPart)
   const claims = decode(claimsPart)
   if (header === undefined || claims === undefined || signaturePart === undefined || rest.length > 0) {
-    return { client: undefined, jti: undefined, faults: ['the assertion is not a JWT'] }
+    return { client: undefined, jti: undefined, isOutlived: false, faults: ['the assertion is not a JWT'] }
   }
-  const key = keyFor(header, expected.keys, faults)
+  const registered = keyFor(header, expected.keys, faults)
+  const key = registered?.key
   const signed = key !== undefined && isSignedBy(key, header['alg'], `${headerPart}.${claimsPart}`, Buffer.from(signaturePart, 'base64url'))
   if (key !== undefined && !signed) faults.push('the signature does not match')
   checkClaims(claims, expected, faults)
@@ -48,11 +54,12 @@ export function verifyAssertion(assertion: string, expected: AssertionExpectatio
   return {
     client: signed && faults.length === 0 && typeof iss === 'string' ? iss : undefined,
     jti: typeof jti === 'string' ? jti : undefined,
+    isOutlived: expected.wallNow > (registered?.validity?.to ?? Infinity),
     faults
   }
 }
 
-function keyFor(header: Claims, keys: readonly RegisteredKey[], faults: string[]): KeyObject | undefined {
+function keyFor(header: Claims, keys: readonly RegisteredKey[], faults: string[]): RegisteredKey | undefined {
   const { kid } = header
   if (typeof kid !== 'string') {
     faults.push('no kid in the header')
@@ -60,7 +67,7 @@ function keyFor(header: Claims, keys: readonly RegisteredKey[], faults: string[]
   }
   const registered = keys.find((known) => known.kid === kid)
   if (registered === undefined) faults.push('the kid is not registered (or locked)')
-  return registered?.key
+  return registered
 }
 
 function isSignedBy(key: KeyObject, alg: unknown, input: string, signature: Buffer): boolean {
@@ -103,11 +110,18 @@ function decode(part: string | undefined): Claims | undefined {
 
 /** Registers a public key or certificate in PEM, or a public JWK; private halves are refused. */
 export function registerKey(input: string): RegisteredKey {
-  if (input.includes('PRIVATE KEY') || /"d"\s*:/.test(input)) throw new Error('send the public half only')
+  if (isPrivate(input)) throw new Error('send the public half only')
   const jwkInput: unknown = input.trimStart().startsWith('{') ? JSON.parse(input) : undefined
   const key = jwkInput === undefined ? createPublicKey(input) : createPublicKey({ key: jwkInput as Record<string, string>, format: 'jwk' })
   const named = typeof jwkInput === 'object' && jwkInput !== null && 'kid' in jwkInput ? jwkInput.kid : undefined
-  return { kid: typeof named === 'string' ? named : thumbprint(key), key, notAfter: undefined }
+  const certificate = input.includes('BEGIN CERTIFICATE-----') ? new X509Certificate(input) : undefined
+  const validity = certificate === undefined ? undefined : { from: certificate.validFromDate.getTime(), to: certificate.validToDate.getTime() }
+  return { kid: typeof named === 'string' ? named : thumbprint(key), key, validity }
+}
+
+/** Whether a text holds the private half of a key, as PEM or as JWK. */
+export function isPrivate(text: string): boolean {
+  return text.includes('PRIVATE KEY-----') || (/"kty"\s*:/.test(text) && /"d"\s*:/.test(text))
 }
 
 /** RFC 7638: SHA-256 over the required members in alphabetical order. */

@@ -66,6 +66,9 @@ export type Rule = {
   dropped?(call: Call, ending: { processed: boolean; byCaller: boolean }): void
   /** It is over, one way or the other. */
   ended?(call: Call): void
+  /** A token request has arrived, and is over one way or the other; `id` is its own. */
+  tokenOpened?(id: number, client: string): void
+  tokenEnded?(id: number): void
   tokenAsked?(ask: TokenAsk): void
   tokenIssued?(ask: TokenAsk, token: Token): void
   tokenRefused?(ask: TokenAsk, refusal: { kind: RefusalKind; retryAfterMs: number | undefined }): void

@@ -143,16 +143,20 @@ function invitation({ app, admin, sandbox }: Ports): string {
   return `
 It stays up; Ctrl-C ends it. Try, in another terminal:
 
-  curl -i localhost:${app}/info/subscribers/42                 again and again: see Cache-Status and Age
-  curl -i localhost:${app}/partner/customers/c42
-  curl -i localhost:${app}/partner/nothing-there               never reaches the provider
-  curl -s localhost:${admin}/metrics | grep ^attache_           what the sidecar counted
-  curl -s localhost:${sandbox}/ledger                           what the providers counted, and every violation
-  curl -s localhost:${sandbox}/journal                          the last calls, one by one
-  curl -d '{"provider":"integration","kind":"status","status":503,"times":2}' localhost:${sandbox}/faults
-  curl -i localhost:${app}/partner/customers/c43               waits out both, then 200
-  curl -d '{"provider":"info-subscription","kind":"revoke-token"}' localhost:${sandbox}/faults
-  curl -i localhost:${app}/info/subscribers/43                 one renewal, one replay
+${[
+  [`-i localhost:${app}/info/subscribers/42`, 'again and again: see Cache-Status and Age'],
+  [`-i localhost:${app}/partner/customers/c42`],
+  [`-i localhost:${app}/partner/nothing-there`, 'never reaches the provider'],
+  [`-s localhost:${admin}/metrics | grep ^attache_`, 'what the sidecar counted'],
+  [`-s localhost:${sandbox}/ledger`, 'what the providers counted, and every violation'],
+  [`-s localhost:${sandbox}/journal`, 'the last calls, one by one'],
+  [`-d '{"provider":"integration","kind":"status","status":503,"times":2}' localhost:${sandbox}/faults`],
+  [`-i localhost:${app}/partner/customers/c43`, 'waits out both, then 200'],
+  [`-d '{"provider":"info-subscription","kind":"revoke-token"}' localhost:${sandbox}/faults`],
+  [`-i localhost:${app}/info/subscribers/43`, 'one renewal, one replay']
+]
+  .map(([what = '', shows = '']) => `  curl ${what.padEnd(46)}  ${shows === '' ? '' : `# ${shows}`}`.trimEnd())
+  .join('\n')}
 `
 }
 

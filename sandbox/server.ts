@@ -37,6 +37,8 @@ export type Sandbox = {
   settle(): void
   /** Empties ledger and journal and forgets the calls seen so far; tokens stay valid. */
   forget(): void
+  /** How many connections are open. */
+  connections(): number
   close(): Promise<void>
 }
 
@@ -57,7 +59,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const clock = options.clock ?? sandboxClock(options.speed)
   const ledger = createLedger(clock)
   const faults = createFaults()
-  const connections = new WeakMap<Socket, Connection>()
+  const connections = new Map<Socket, Connection>()
   const providers = new Map(
     options.providers.map(({ name, open }) => {
       const note = (rule: string, severity: 'S1' | 'S2' | 'S3', client: string, detail: string): void => ledger.note(name, rule, severity, client, detail)
@@ -77,7 +79,12 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   server.on('connection', (socket) => {
     const connection: Connection = { id: ++lastConnection, user: undefined, idle: undefined }
     connections.set(socket, connection)
-    socket.on('close', () => connection.idle?.cancel())
+    socket.on('close', () => {
+      connections.delete(socket)
+      connection.idle?.cancel()
+      // a reset socket may be gone before its call is over
+      connection.user = undefined
+    })
   })
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -85,7 +92,11 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     const target = request.url ?? '/'
     const [, name = '', rest = ''] = /^\/([^/?]*)(.*)$/s.exec(target) ?? []
     const provider = providers.get(name)
-    if (provider === undefined) return write(response, control(request.method ?? 'GET', target, await bodyOf(request), sandbox))
+    if (provider === undefined) {
+      // RFC 9110 §15.4: who follows a redirect leaves the credential behind
+      if (request.headers.authorization !== undefined) ledger.note('sandbox', 'RFC9110-15.4', 'S1', 'unknown', 'a credential where no provider is')
+      return write(response, control(request.method ?? 'GET', target, await bodyOf(request), sandbox))
+    }
     const counts = ledger.counts(name)
     const kind = rest.startsWith('/api/') ? 'api' : 'token'
     const path = rest.split('?')[0] ?? rest
@@ -168,7 +179,9 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     exchange.fault = faults.strike(exchange.name, request.method ?? 'POST', 'token')
     const asked = await tokenRequest(exchange, at)
     const connection = connections.get(request.socket)
+    const id = ++lastCall
     use(connection, provider.rules, 'token client')
+    for (const rule of provider.rules) rule.tokenOpened?.(id, 'token client')
     await pause(serviceMs)
     const { fault } = exchange
     const instead =
@@ -182,13 +195,15 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
         return withDate(answer, clock)
       }
     )
+    for (const rule of provider.rules) rule.tokenEnded?.(id)
     if (reply.token === undefined) counts.tokensRefused++
     else counts.tokensIssued++
     if (!answered) {
       counts.unanswered++
       seen.outcome = fault?.kind ?? 'caller left'
     }
-    if (reply.token !== undefined && (!answered || fault?.kind === 'truncate')) reply.token.lost = true
+    const isWhole = answered && fault?.kind !== 'truncate' && exchange.response.writableFinished
+    if (reply.token !== undefined && !isWhole) reply.token.lost = true
     release(connection)
   }
 
@@ -273,6 +288,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       ledger.reset()
       for (const rule of rulesOf()) rule.forget?.()
     },
+    connections: () => connections.size,
     close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeAllConnections()

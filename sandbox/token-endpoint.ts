@@ -35,8 +35,8 @@ export type TokenEndpointOptions = {
   readonly grants: Readonly<Record<string, Grant>>
   /** Fields that belong to the API and have no business here. */
   readonly foreign: readonly string[]
-  /** Clauses: a malformed request; a bad or reused assertion; a secret where logs keep it. */
-  readonly clauses: { readonly form: string; readonly assertion: string; readonly exposed: string; readonly tenant?: string }
+  /** Clauses: a malformed request; a bad or reused assertion; a secret where logs keep it; an expired certificate. */
+  readonly clauses: { readonly form: string; readonly assertion: string; readonly exposed: string; readonly tenant?: string; readonly outlived?: string }
   readonly rules: readonly Rule[]
 }
 
@@ -131,9 +131,10 @@ export function tokenEndpoint(options: TokenEndpointOptions, bench: Bench): Prov
     if (form.has('client_id') && verdict.client !== undefined && form.get('client_id') !== verdict.client) faults.push('client_id is not sub')
     if (verdict.jti !== undefined && seenAssertions.has(verdict.jti)) faults.push('jti was used before')
     if (verdict.jti !== undefined && seenAssertions.size < MOST_JTIS) seenAssertions.add(verdict.jti)
-    if (!clients.some((client) => client.id === verdict.client)) faults.push('nobody known speaks here')
-    for (const fault of verdict.client === undefined ? faults.slice(0, 3) : faults) bench.note(options.clauses.assertion, 'S1', claimed, fault)
-    return faults.length > 0 || verdict.client === undefined ? { error: 'invalid_client' } : { client: verdict.client }
+    if (faults.length === 0 && !clients.some((client) => client.id === verdict.client)) faults.push('nobody known speaks here')
+    for (const fault of faults) bench.note(options.clauses.assertion, 'S1', claimed, fault)
+    if (verdict.isOutlived) bench.note(options.clauses.outlived ?? options.clauses.assertion, 'S1', claimed, 'signed with a key whose certificate has expired')
+    return faults.length > 0 || verdict.isOutlived || verdict.client === undefined ? { error: 'invalid_client' } : { client: verdict.client }
   }
 }
 

@@ -16,7 +16,7 @@ export type Step = { readonly says: string; act(stage: Stage): Promise<string> }
 const INFO = 'info'
 const PARTNER = 'partner'
 
-/** About a hundred requests of an ordinary day, with an extraordinary amount of trouble in between. */
+/** Some 140 requests of an ordinary day, with an extraordinary amount of trouble in between. */
 export const STORY: readonly Step[] = [
   {
     says: 'cold start: 60 reads at once',

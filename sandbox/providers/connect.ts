@@ -60,8 +60,8 @@ export function connect(options: ConnectOptions = {}): ProviderPlan {
       bench
     )
     const rules: Rule[] = [
-      tokenRule({ early: 'MC-41', flood: 'MC-41', refused: 'MC-41', backoff: 'IA-35', floor: 0.9, gapMs: 5000 }, bench),
-      waits({ retryAfter: 'MC-40', byStatus: { clause: 'MC-40', pauses: { 429: 1000 }, probes: 0 } }, bench),
+      tokenRule({ early: 'MC-41', flood: 'MC-41', refused: 'MC-41', backoff: 'IA-35', floor: 0.9, ladderMs: [10_000, 30_000, 60_000] }, bench),
+      waits({ retryAfter: 'MC-40', byStatus: { pauses: { 429: ['MC-40', 1000] }, probes: 0 } }, bench),
       retries({ spacing: 'IA-35', ladderMs: [10_000, 30_000, 60_000], silenceAfter: 5 }, bench),
       breaker({ clause: 'IA-39', failures: 5, cooldownMs: 60_000 }, bench),
       repeats({ duplicate: 'MC-03', stubborn: 'MC-03' }, bench),
@@ -69,7 +69,7 @@ export function connect(options: ConnectOptions = {}): ProviderPlan {
       surface({ unknown: 'MC-18', enumeration: { clause: 'IA-54', distinct: 500, windowMs: HOUR_MS } }, bench),
       both,
       hygiene({ identity: 'MC-30', foreign: 'IA-26', types: 'MC-44', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42', unused: 'RFC9112-9.3' }, bench)
     ]
     const authenticateBearer = bearer(book, bench, { missing: 'MC-02', expired: 'MC-41', exposed: 'MC-43' })
 

@@ -65,8 +65,8 @@ export function dinero(options: DineroOptions = {}): ProviderPlan {
     const sms: { at: number; receiver: string }[] = []
     const perOrganisation = rates({ clause: 'DI-03', windows: [{ count: 100, windowMs: 60_000 }], keyOf: organisationOf }, bench)
     const rules: Rule[] = [
-      tokenRule({ early: 'DI-12', flood: 'DI-12', refused: 'DI-14', backoff: 'IA-35', floor: 0.9, gapMs: 5000 }, bench),
-      waits({ retryAfter: 'DI-23', byStatus: { clause: 'DI-23', pauses: { 429: 60_000 }, probes: 0 }, keyOf: organisationOf }, bench),
+      tokenRule({ early: 'DI-12', flood: 'DI-12', refused: 'DI-14', backoff: 'IA-35', floor: 0.9, ladderMs: [10_000, 30_000, 60_000] }, bench),
+      waits({ retryAfter: 'DI-23', byStatus: { pauses: { 429: ['DI-23', 60_000] }, probes: 0 }, keyOf: organisationOf }, bench),
       retries({ spacing: 'IA-35', ladderMs: [10_000, 30_000, 60_000], silenceAfter: 5 }, bench),
       breaker({ clause: 'IA-39', failures: 5, cooldownMs: 60_000 }, bench),
       repeats({ duplicate: 'DI-21', stubborn: 'DI-26' }, bench),
@@ -75,7 +75,7 @@ export function dinero(options: DineroOptions = {}): ProviderPlan {
       budget({ clause: 'DI-14', statuses: [400, 401, 403], count: 20, windowMs: 60_000, keyOf: organisationOf }, bench),
       perOrganisation,
       hygiene({ identity: 'DI-07', foreign: 'IA-26', types: 'DI-15', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42', unused: 'RFC9112-9.3' }, bench)
     ]
 
     function answer(ask: TokenAsk, scope: string, refreshed: Refreshed | undefined): Issued {

@@ -60,15 +60,15 @@ export function finfo(options: FinfoOptions = {}): ProviderPlan {
     )
     const door = loginDoor(user)
     const rules: Rule[] = [
-      tokenRule({ early: 'FI-19', flood: 'FI-23', refused: 'FI-25', backoff: 'FI-39', floor: 0.9, gapMs: 5000 }, bench),
-      waits({ retryAfter: 'FI-38', byStatus: { clause: 'FI-38', pauses: { 429: 10_000 }, probes: 0 } }, bench),
+      tokenRule({ early: 'FI-19', flood: 'FI-23', refused: 'FI-25', backoff: 'FI-39', floor: 0.9, ladderMs: [10_000, 30_000, 60_000] }, bench),
+      waits({ retryAfter: 'FI-38', byStatus: { pauses: { 429: ['FI-38', 10_000] }, probes: 0 } }, bench),
       retries({ spacing: 'FI-39', ladderMs: [10_000, 30_000, 60_000], silenceAfter: 5 }, bench),
       breaker({ clause: 'IA-39', failures: 5, cooldownMs: 60_000 }, bench),
       repeats({ duplicate: 'IA-38', stubborn: 'FI-36' }, bench),
       caching({ missing: 'FI-35', redundant: 'IA-53', missingMs: { 204: 30_000 } }, bench),
       surface({ unknown: 'FI-37', enumeration: { clause: 'IA-54', distinct: 500, windowMs: HOUR_MS } }, bench),
       hygiene({ identity: 'FI-24', foreign: 'IA-26', types: 'FI-34', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42', unused: 'RFC9112-9.3' }, bench)
     ]
     const authenticateBearer = bearer(book, bench, { missing: 'FI-07', expired: 'FI-18', exposed: 'IA-02' })
 

@@ -108,8 +108,8 @@ function b2cAnswer(token: Token, bench: Bench): Record<string, unknown> {
 
 function rulesOf(bench: Bench): Rule[] {
   return [
-    tokenRule({ early: 'IS-62', flood: 'IS-62', refused: 'IS-58', backoff: 'IS-60', floor: 0.9, gapMs: 5000 }, bench),
-    waits({ retryAfter: 'IS-60', byStatus: { clause: 'IS-52', pauses: { 429: 30_000, 503: 120_000 }, probes: 1 } }, bench),
+    tokenRule({ early: 'IS-62', flood: 'IS-62', refused: 'IS-58', backoff: 'IS-60', floor: 0.9, ladderMs: [10_000, 30_000, 60_000] }, bench),
+    waits({ retryAfter: 'IS-60', byStatus: { pauses: { 429: ['IS-60', 30_000], 503: ['IS-52', 120_000] }, probes: 1 } }, bench),
     retries({ spacing: 'IA-35', ladderMs: [10_000, 30_000, 60_000], silenceAfter: 5 }, bench),
     breaker({ clause: 'IA-39', failures: 5, cooldownMs: 60_000 }, bench),
     repeats({ duplicate: 'IS-18', stubborn: 'IS-32' }, bench),
@@ -117,7 +117,7 @@ function rulesOf(bench: Bench): Rule[] {
     polling({ clause: 'IS-37', firstMs: 200, mostPolls: 40 }, bench),
     surface({ unknown: 'IA-51', enumeration: { clause: 'IA-54', distinct: 500, windowMs: 3_600_000 } }, bench),
     hygiene({ identity: 'IS-12', foreign: 'IA-26', types: 'IS-23', secrets: 'IS-10' }, bench),
-    connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
+    connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42', unused: 'RFC9112-9.3' }, bench)
   ]
 }
 

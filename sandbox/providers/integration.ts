@@ -1,4 +1,4 @@
-import { registerKey, type RegisteredKey } from '../assertion.ts'
+import { isPrivate, registerKey, type RegisteredKey } from '../assertion.ts'
 import { bearer } from '../bearer.ts'
 import { empty, json, type Answer, type Bench, type Operation, type Provider, type ProviderPlan, type Rule, type TokenRequest } from '../call.ts'
 import { representation } from '../representation.ts'
@@ -27,6 +27,8 @@ export type IntegrationOptions = {
   readonly acceptTokenUrlAudience?: boolean
 }
 
+const LONGEST_KEY_MS = 730 * 86_400_000
+
 /** The Integration agreement: a certificate proves the client, a token is used for most of its life, errors are waited out. */
 export function integration(options: IntegrationOptions = {}): ProviderPlan {
   const { clientId = 'integration-demo', tokenLifetimeMs = 3_600_000, perMinute = 600, acceptTokenUrlAudience = false } = options
@@ -39,7 +41,7 @@ export function integration(options: IntegrationOptions = {}): ProviderPlan {
     const keys: RegisteredKey[] = (options.keys ?? []).map(registerKey)
     const volume = rates({ clause: 'IA-48', windows: [{ count: perMinute, windowMs: 60_000 }] }, bench)
     const rules: Rule[] = [
-      tokenRule({ early: 'IA-13', flood: 'IA-14', refused: 'IA-05', backoff: 'IA-35', floor: 0.7, gapMs: 5000 }, bench),
+      tokenRule({ early: 'IA-13', flood: 'IA-14', refused: 'IA-05', backoff: 'IA-35', floor: 0.7, ladderMs: [10_000, 30_000, 60_000] }, bench),
       waits({ retryAfter: 'IA-48' }, bench),
       retries({ spacing: 'IA-35', attempts: { clause: 'IA-34', least: 3 }, ladderMs: [10_000, 30_000, 60_000], silenceAfter: 5 }, bench),
       breaker({ clause: 'IA-39', failures: 5, cooldownMs: 60_000 }, bench),
@@ -49,7 +51,7 @@ export function integration(options: IntegrationOptions = {}): ProviderPlan {
       leases({ clause: 'IA-15', template: '/connection-string', validMs: 3_600_000 }, bench),
       volume,
       hygiene({ identity: 'IA-50', foreign: 'IA-26', types: 'IA-50', secrets: 'IA-04' }, bench),
-      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42' }, bench)
+      connections({ held: 'IA-41', heldMs: 120_000, idle: 'IA-42', unused: 'RFC9112-9.3' }, bench)
     ]
     const issuerOf = (request: TokenRequest): string => `${request.origin}/integration`
 
@@ -62,14 +64,15 @@ export function integration(options: IntegrationOptions = {}): ProviderPlan {
       authenticate: bearer(book, bench, { missing: 'IA-10', expired: 'IA-11', exposed: 'IA-02' }),
       failure,
       revokeTokens: () => book.revokeAll(),
-      extra: (path, request) => metadata(path, issuerOf(request)) ?? keyDesk(path, request, keys),
+      extra: (path, request) =>
+        metadata(path, issuerOf(request)) ?? keyDesk(path, request, keys, (clause, detail) => bench.note(clause, 'S1', clientId, detail)),
       token: tokenEndpoint(
         {
           clients: () => [{ id: clientId, keys }],
           auth: ['private_key_jwt'],
           audiences: (request) => [issuerOf(request), ...(acceptTokenUrlAudience ? [`${issuerOf(request)}/token`] : [])],
           foreign: [],
-          clauses: { form: 'IA-10', assertion: 'IA-10', exposed: 'IA-02' },
+          clauses: { form: 'IA-10', assertion: 'IA-10', exposed: 'IA-02', outlived: 'IA-06' },
           rules,
           grants: {
             client_credentials: {
@@ -103,11 +106,17 @@ function metadata(path: string, issuer: string): Answer | undefined {
 }
 
 /** Where the partner's public keys arrive, and where a lost one is locked: `POST /keys` with PEM or JWK, `DELETE /keys/KID`. */
-function keyDesk(path: string, request: TokenRequest, keys: RegisteredKey[]): Answer | undefined {
+function keyDesk(path: string, request: TokenRequest, keys: RegisteredKey[], note: (clause: string, detail: string) => void): Answer | undefined {
   if (request.method === 'GET' && path === '/jwks') return json(200, { keys: [] })
   if (request.method === 'POST' && path === '/keys') {
+    const text = request.body.toString()
+    if (isPrivate(text)) note('IA-04', 'a private key sent as if it were the public half')
     try {
-      const key = registerKey(request.body.toString())
+      const key = registerKey(text)
+      if (key.validity !== undefined && key.validity.to - key.validity.from > LONGEST_KEY_MS) {
+        note('IA-09', 'a certificate that lasts longer than two years')
+        return json(400, { error: 'a key lasts two years at most' })
+      }
       if (keys.length < 100) keys.push(key)
       return json(201, { kid: key.kid })
     } catch (error) {

@@ -1,4 +1,5 @@
-import { field, type Bench, type Rule } from '../call.ts'
+import { isPrivate } from '../assertion.ts'
+import { field, type Bench, type Fields, type Rule } from '../call.ts'
 
 export type HygieneRuleOptions = {
   /** Who is calling must be readable. */
@@ -12,19 +13,9 @@ export type HygieneRuleOptions = {
 }
 
 const HOP_BY_HOP = ['keep-alive', 'proxy-connection', 'proxy-authorization', 'te', 'upgrade', 'trailer']
-const NOT_FOR_PROVIDERS = [
-  'cookie',
-  'origin',
-  'forwarded',
-  'x-forwarded-for',
-  'x-forwarded-host',
-  'x-forwarded-proto',
-  'baggage',
-  'attache-timeout',
-  'attache-client',
-  'client-cert',
-  'x-http-method-override'
-]
+const NOT_FOR_PROVIDERS = ['cookie', 'origin', 'forwarded', 'x-real-ip', 'baggage', 'client-cert', 'x-http-method-override']
+// whole families: what proxies tell each other, what a browser says of itself, what only Attache understands
+const FOREIGN_FAMILY = /^(x-forwarded|sec|attache)-/
 
 /** Manners on the wire: say who you are, what you send and what you understand, and nothing that is nobody's business. */
 export function hygiene(options: HygieneRuleOptions, bench: Bench): Rule {
@@ -37,11 +28,17 @@ export function hygiene(options: HygieneRuleOptions, bench: Bench): Rule {
       // RFC 9110 §7.6.3: who passes on says so
       if (!has('via')) note('RFC9110-7.6.3', 'S2', 'no Via')
       for (const name of HOP_BY_HOP) if (has(name)) note('RFC9110-7.6.1', 'S2', `hop-by-hop field ${name}`)
-      for (const name of NOT_FOR_PROVIDERS) if (has(name)) note(options.foreign, 'S2', `field ${name}`)
+      for (const name of foreignIn(call.fields)) note(options.foreign, 'S2', `field ${name}`)
+      for (const option of (field(call.fields, 'connection') ?? '').split(',').map((each) => each.trim().toLowerCase()))
+        if (!['', 'keep-alive', 'close'].includes(option)) note('RFC9110-7.6.1', 'S2', `Connection names ${option}`)
       if (!has('accept')) note(options.types, 'S2', 'no Accept')
       if (call.body.length > 0 && !has('content-type')) note(options.types, 'S2', 'a body without Content-Type')
       if (call.method === 'GET' && call.body.length === 0 && has('content-type')) note(options.types, 'S2', 'Content-Type without a body')
-      if (call.body.includes('PRIVATE KEY-----')) note(options.secrets, 'S1', 'a private key in a body')
+      if (isPrivate(call.body.toString())) note(options.secrets, 'S1', 'a private key in a body')
     }
   }
+}
+
+function foreignIn(fields: Fields): string[] {
+  return fields.map(([name]) => name.toLowerCase()).filter((name) => NOT_FOR_PROVIDERS.includes(name) || FOREIGN_FAMILY.test(name))
 }

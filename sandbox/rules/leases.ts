@@ -11,7 +11,8 @@ export function leases(options: LeaseRuleOptions, bench: Bench): Rule {
   const lent = new Map<string, number>()
   return {
     answered(call, answer) {
-      if (call.operation?.template !== options.template || answer.status !== 200) return
+      // the answer to HEAD lends nothing
+      if (call.method !== 'GET' || call.operation?.template !== options.template || answer.status !== 200) return
       const now = bench.clock.now()
       const age = now - (lent.get(call.client) ?? -Infinity)
       if (age < options.validMs * LEAST_USE - bench.slackMs) bench.note(options.clause, 'S1', call.client, `another temporary secret after ${seconds(age)}`)

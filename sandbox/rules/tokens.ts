@@ -4,7 +4,7 @@ import type { Token } from '../tokens.ts'
 export type TokenRuleOptions = {
   /** Asked again although the last token was young. */
   readonly early: string
-  /** Asked while another request was under way, more often than an hour allows, or in a loop of rejections. */
+  /** Asked while another request was under way, for more tokens than an hour allows, or in a loop of rejections. */
   readonly flood: string
   /** A refused credential tried again and again. */
   readonly refused: string
@@ -12,8 +12,8 @@ export type TokenRuleOptions = {
   readonly backoff: string
   /** The share of its lifetime a token has to be used. */
   readonly floor: number
-  /** The least gap after a token request the service could not serve; without a `Retry-After`. */
-  readonly gapMs: number
+  /** The least gap after each token request in a row that the service could not serve; a longer `Retry-After` counts instead. */
+  readonly ladderMs: readonly number[]
 }
 
 type Asker = {
@@ -21,8 +21,11 @@ type Asker = {
   answeredAt: number
   last: Token | undefined
   lastForcedAt: number | undefined
-  asked: number[]
+  /** Tokens of the last hour; what the service could not serve, and answers that were lost, are not the client's doing. */
+  issued: Token[]
   notBefore: number
+  /** Requests in a row the service could not serve. */
+  failures: number
   refusals: number
 }
 
@@ -38,7 +41,7 @@ export function tokens(options: TokenRuleOptions, bench: Bench): Rule {
     const key = `${ask.client}\n${ask.subject}`
     const known = askers.get(key)
     if (known !== undefined) return known
-    const fresh = { answeredAt: -1, last: undefined, lastForcedAt: undefined, asked: [], notBefore: 0, refusals: 0 }
+    const fresh = { answeredAt: -1, last: undefined, lastForcedAt: undefined, issued: [], notBefore: 0, failures: 0, refusals: 0 }
     askers.set(key, fresh)
     return fresh
   }
@@ -70,22 +73,25 @@ export function tokens(options: TokenRuleOptions, bench: Bench): Rule {
           )
         }
       }
-      asker.asked = [...asker.asked.filter((at) => at > ask.at - HOUR_MS), ask.at].slice(-1000)
-      const most = last === undefined ? Infinity : Math.ceil(HOUR_MS / (options.floor * last.lifetimeMs)) + 2
-      if (asker.asked.length > most) bench.note(options.flood, 'S1', ask.client, `${asker.asked.length} token requests in an hour, ${most} would do`)
     },
     tokenIssued(ask, token) {
       const asker = askerOf(ask)
       asker.answeredAt = bench.clock.now()
       asker.last = token
+      asker.issued = [...asker.issued.filter((known) => !known.lost && known.askedAt > ask.at - HOUR_MS), token].slice(-1000)
+      const most = Math.ceil(HOUR_MS / (options.floor * token.lifetimeMs)) + 2
+      if (asker.issued.length > most) bench.note(options.flood, 'S1', ask.client, `${asker.issued.length} tokens in an hour, ${most} would do`)
       asker.refusals = 0
+      asker.failures = 0
       asker.notBefore = 0
     },
     tokenRefused(ask, refusal) {
       const asker = askerOf(ask)
       asker.answeredAt = bench.clock.now()
       if (refusal.kind === 'final') asker.refusals++
-      asker.notBefore = bench.clock.now() + (refusal.retryAfterMs ?? (refusal.kind === 'later' ? options.gapMs : 0))
+      asker.failures = refusal.kind === 'later' ? asker.failures + 1 : 0
+      const step = options.ladderMs[Math.min(asker.failures, options.ladderMs.length) - 1] ?? 0
+      asker.notBefore = bench.clock.now() + Math.max(step, refusal.retryAfterMs ?? 0)
     }
   }
 }

@@ -4,8 +4,8 @@ import { seconds } from './tokens.ts'
 export type WaitRuleOptions = {
   /** A call inside `Retry-After`. */
   readonly retryAfter: string
-  /** The pause due after a status without `Retry-After`, in milliseconds; one call may look in between. */
-  readonly byStatus?: { readonly clause: string; readonly pauses: Readonly<Record<number, number>>; readonly probes: number }
+  /** The pause due after a status without `Retry-After`: its clause and milliseconds; so many calls may look in between. */
+  readonly byStatus?: { readonly pauses: Readonly<Record<number, readonly [clause: string, ms: number]>>; readonly probes: number }
   /** Whose pause it is, besides the client's: an organisation, say. */
   readonly keyOf?: (call: Call) => string
 }
@@ -37,11 +37,11 @@ export function waits(options: WaitRuleOptions, bench: Bench): Rule {
       const now = bench.clock.now()
       const asked = retryAfterMs(answer, bench.clock)
       const usual = options.byStatus?.pauses[answer.status]
-      const length = asked ?? usual
+      const length = asked ?? usual?.[1]
       if (length === undefined) return
       const known = pauses.get(keyOf(call))
       if (known !== undefined && known.until > now + length) return
-      const clause = asked === undefined ? (options.byStatus?.clause ?? options.retryAfter) : options.retryAfter
+      const clause = asked === undefined ? (usual?.[0] ?? options.retryAfter) : options.retryAfter
       pauses.set(keyOf(call), {
         since: now,
         until: now + length,

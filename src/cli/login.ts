@@ -1,4 +1,4 @@
-import { InvalidArgumentError, type Command } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 import { systemClock, systemRandom } from '../exchange/clock.ts'
 import type { Event } from '../exchange/events.ts'
 import { VERSION } from '../package.ts'
@@ -16,7 +16,7 @@ export function addLoginCommand(program: Command): void {
     .argument('<credential>', 'name of the credential')
     .option('--key <key>', 'whose token, for a credential with perKey')
     .option('--port <port>', 'where the browser comes back to on loopback; that of redirectUri by default, else any free one', parsePort)
-    .option('--timeout <duration>', 'how long to wait for the person, e.g. 5m', parsePatience, 300_000)
+    .addOption(new Option('--timeout <duration>', 'how long to wait for the person').argParser(parsePatience).default(300_000, '5m'))
     .option('--open', 'try to open the browser too')
     .addHelpText('after', '\nOn another machine than the browser’s, forward the port: ssh -L PORT:127.0.0.1:PORT HOST attache login … --port PORT')
     .action(async (name: string, args: LoginArguments, command: Command) => {

@@ -65,7 +65,7 @@ export function loadConfig(file: string, environment: NodeJS.ProcessEnv, options
   const known = [...substituted.issues, ...layered.issues]
   const violations = validate(layered.tree).filter((violation) => !known.some((issue) => same(issue.path, violation.path)))
   const readable = decode(prune(layered.tree, pathsOf([...known, ...violations])), publishedSchema, surroundings)
-  const issues: Issue[] = [...known, ...violations, ...readable.issues]
+  const issues: Issue[] = [...known, ...[...violations, ...readable.issues].map((issue) => fromAgreement(issue, layered))]
 
   // The rules work on what is left once everything already found is taken out, so that one mistake does not hide the next.
   const sound = withoutBroken(layered.tree, pathsOf(issues))
@@ -108,6 +108,12 @@ function newerVersion(tree: Tree): string | undefined {
   const version = tree['version']
   if (typeof version !== 'number' || version <= CONFIG_VERSION) return undefined
   return `config version ${version} is newer than this Attache understands (${CONFIG_VERSION}), install a newer one`
+}
+
+/** Says so where what is wrong is not in the file but in its agreement. */
+function fromAgreement(issue: Issue, layered: Layered): Issue {
+  const name = layered.agreementAt(issue.path)
+  return name === undefined ? issue : { ...issue, message: `${issue.message} (in the agreement ${name})` }
 }
 
 /** What is left when broken values, and everything that needs them, are taken out. */

@@ -32,6 +32,7 @@ export type AdminOptions = {
 
 // what an orchestrator asks for; harmless enough to answer on every address
 const PUBLIC_PATHS = new Set(['/livez', '/readyz', '/metrics'])
+const NOTHING_HERE = 'nothing here; there are /metrics, /api/status, /api/report, /livez and /readyz'
 const BREAKER_STATES = ['open', 'closed', 'auto'] as const
 
 /** The operator's side: health, metrics, status and the few switches there are. */
@@ -69,7 +70,7 @@ export async function adminPort(operator: Operator, options: AdminOptions): Prom
   app.setErrorHandler((error, _request, reply) => respond(reply, error instanceof Problem ? error : asBadRequest(error)))
   app.setNotFoundHandler((request, reply) => {
     const methods = (['GET', 'PUT', 'POST', 'DELETE'] as const).filter((method) => app.findRoute({ method, url: pathOf(request) }) !== null)
-    if (methods.length === 0) return respond(reply, new Problem('unknown-operation', { detail: 'nothing here' }))
+    if (methods.length === 0) return respond(reply, new Problem('unknown-operation', { detail: NOTHING_HERE }))
     return respond(reply, new Problem('unknown-operation', { status: 405, detail: `use ${methods.join(' or ')}`, fields: ['Allow', methods.join(', ')] }))
   })
 

@@ -53,7 +53,8 @@ export function openLog(level: LogLevel, clock: Pick<Clock, 'wallNow' | 'after' 
         if (requestLines) append(requestLine(event, isoTime()))
         break
       case 'token-request': {
-        const { kind: _, ...line } = event
+        const { kind: _, ...rest } = event
+        const line = { ...rest, durationMs: Math.round(event.durationMs) }
         if (event.result === 'success') logger.info(line, 'token request')
         else logger.warn(line, 'token request')
         break

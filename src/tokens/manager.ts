@@ -243,7 +243,7 @@ export function tokenManager(name: string, options: CredentialOptions, tools: Ma
     const { held } = state
     return {
       state: state.kind,
-      ...(held === undefined ? {} : { fingerprint: held.fingerprint, obtainedAt: held.token.requestedAt, expiresAt: held.expiresAt }),
+      ...(held === undefined ? {} : { fingerprint: held.fingerprint, obtainedAt: Math.round(held.token.requestedAt), expiresAt: Math.round(held.expiresAt) }),
       ...(lastError === undefined ? {} : { lastError })
     }
   }

@@ -87,6 +87,11 @@ describe.concurrent('the command line', () => {
     for (const each of helps) expect(each).toMatchObject({ code: 0, out: expect.stringContaining('--config'), err: '' })
   })
 
+  test('says which Node it needs where it is started with an older one', async () => {
+    const older = `data:text/javascript,Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.20.2' } })`
+    expect(await run(['--version'], {}, ['--import', older])).toEqual({ code: 1, out: '', err: expect.stringMatching(/^attache needs Node 24 or later/) })
+  })
+
   test.each([
     ['an unknown command', ['chek'], 'did you mean check?'],
     ['an unknown option', ['check', '--confg', 'x'], "unknown option '--confg'"],

@@ -1,13 +1,12 @@
+import { setTimeout as realSleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import {
   arm,
-  assertion,
   FORM,
   INFO,
   infoForm,
   infoHeaders,
   infoToken,
-  integrationForm,
   integrationHeaders,
   integrationToken,
   JSON_BODY,
@@ -71,6 +70,19 @@ const HABITS: Habit[] = [
     }
   },
   {
+    does: 'gets more tokens than an hour has use for, however slowly',
+    breaks: ['IS-62'],
+    async act() {
+      for (let round = 0; round < 5; round++) {
+        expect(bench.broken()).toEqual([])
+        const token = await infoToken(on)
+        await arm(on, { provider: 'info-subscription', kind: 'revoke-token' })
+        await on.send('GET', `${INFO}/subscribers/${round + 1}`, infoHeaders(token))
+        bench.clock.pass(61_000)
+      }
+    }
+  },
+  {
     does: 'tries a refused secret again and again',
     breaks: ['IS-58'],
     act: () => times(4, () => on.send('POST', '/info-subscription/token', FORM, infoForm({ client_secret: 'guess' })))
@@ -81,6 +93,32 @@ const HABITS: Habit[] = [
     async act() {
       await arm(on, { provider: 'integration', kind: 'status', match: 'token', status: 503 })
       await times(2, () => integrationToken(bench, on))
+    }
+  },
+  {
+    does: 'asks the failing token service again sooner than the ladder says',
+    breaks: ['IA-35'],
+    async act() {
+      await arm(on, { provider: 'integration', kind: 'status', match: 'token', status: 503, times: 2 })
+      for (const wait of [10_000, 29_000, 0]) {
+        await integrationToken(bench, on)
+        bench.clock.pass(wait)
+      }
+    }
+  },
+  {
+    does: 'lets a token request wait for ever',
+    breaks: ['IA-41'],
+    async act() {
+      await arm(on, { provider: 'integration', kind: 'hang', match: 'token' })
+      const patient = bench.connect()
+      const hung = integrationToken(bench, patient)
+      while (bench.clock.pending() === 0) await realSleep(2)
+      bench.clock.pass(119_000)
+      expect(bench.broken()).toEqual([])
+      bench.clock.pass(2000)
+      patient.close()
+      await expect(hung).rejects.toThrow(/hang up|ECONNRESET/)
     }
   },
   {
@@ -187,6 +225,18 @@ const HABITS: Habit[] = [
       await on.send('DELETE', `${INFO}/subscribers/5`, infoHeaders(token))
       bench.clock.pass(200_000)
       await on.send('DELETE', `${INFO}/subscribers/6`, infoHeaders(token))
+    }
+  },
+  {
+    does: 'keeps calling after a 429 that says nothing',
+    breaks: ['IS-60'],
+    async act() {
+      const token = await infoToken(on)
+      await arm(on, { provider: 'info-subscription', kind: 'status', status: 429 })
+      for (const id of [11, 12, 13]) {
+        await on.send('DELETE', `${INFO}/subscribers/${id}`, infoHeaders(token))
+        bench.clock.pass(10_000)
+      }
     }
   },
   {
@@ -338,6 +388,48 @@ const HABITS: Habit[] = [
       )
   },
   {
+    does: 'passes on what browsers and proxies say, and what is for the sidecar only',
+    breaks: ['IA-26'],
+    act: () =>
+      times(1, async () =>
+        on.send('GET', `${INFO}/products`, { ...infoHeaders(await infoToken(on)), 'Sec-Fetch-Mode': 'cors', 'X-Forwarded-Port': '1', 'Attache-Timeout': '1s' })
+      )
+  },
+  {
+    does: 'names a field in Connection',
+    breaks: ['RFC9110-7.6.1'],
+    act: () => times(1, async () => on.send('GET', `${INFO}/products`, { ...infoHeaders(await infoToken(on)), Connection: 'keep-alive, S4-TenantId' }))
+  },
+  {
+    does: 'opens a connection for every call',
+    breaks: ['RFC9112-9.3'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      for (let id = 0; id < 10; id++) await bench.connect().send('DELETE', `${PARTNER}/coupons/${id}`, integrationHeaders(token))
+      expect(bench.broken()).toEqual([])
+      await bench.connect().send('DELETE', `${PARTNER}/coupons/10`, integrationHeaders(token))
+    }
+  },
+  {
+    does: 'keeps a connection it does not use',
+    breaks: ['IA-42'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await on.send('DELETE', `${PARTNER}/coupons/1`, integrationHeaders(token))
+      bench.clock.lieIdle()
+    }
+  },
+  {
+    does: 'follows a redirect with its credential',
+    breaks: ['RFC9110-15.4'],
+    async act() {
+      const token = await integrationToken(bench, on)
+      await arm(on, { provider: 'integration', kind: 'status', status: 307, fields: { Location: '/elsewhere' } })
+      const { headers } = await on.send('GET', `${PARTNER}/changes`, integrationHeaders(token))
+      await on.send('GET', String(headers['location']), integrationHeaders(token))
+    }
+  },
+  {
     does: 'sends a private key',
     breaks: ['IA-04'],
     act: () =>
@@ -351,96 +443,5 @@ describe('the ledger catches a client that', () => {
   it.each(HABITS)('$does', async ({ act, breaks }) => {
     await act()
     expect(bench.broken()).toEqual(breaks)
-  })
-})
-
-describe('the ledger stays empty for a client that', () => {
-  it('keeps the agreements through a day of work', async () => {
-    const info = await infoToken(on)
-    const partner = await integrationToken(bench, on)
-    const first = await on.send('GET', `${INFO}/products`, infoHeaders(info))
-    bench.clock.pass(301_000)
-    const second = await on.send('GET', `${INFO}/products`, { ...infoHeaders(info), 'If-None-Match': String(first.headers['etag']) })
-    expect(second.status).toBe(304)
-    const placed = await on.send('POST', `${INFO}/orders`, { ...infoHeaders(info), ...JSON_BODY }, '{"subscriber":1}')
-    const location = new URL(String(placed.headers['location']), bench.sandbox.url).pathname
-    const polls: number[] = []
-    for (const wait of [250, 400, 640, 1024, 1638, 2621, 4194]) {
-      bench.clock.pass(wait)
-      polls.push((await on.send('GET', location, infoHeaders(info))).status)
-    }
-    expect(polls).toEqual([404, 404, 202, 202, 202, 202, 200])
-    await arm(on, { provider: 'integration', kind: 'status', status: 503, times: 2 })
-    for (const wait of [10_000, 30_000, 0]) {
-      await on.send('DELETE', `${PARTNER}/coupons/9`, integrationHeaders(partner))
-      bench.clock.pass(wait)
-    }
-    bench.clock.pass(2_520_000)
-    await integrationToken(bench, on)
-    expect(bench.details()).toEqual([])
-  })
-
-  it('renews once because its token was revoked', async () => {
-    const token = await infoToken(on)
-    await arm(on, { provider: 'info-subscription', kind: 'revoke-token' })
-    expect((await on.send('GET', `${INFO}/products`, infoHeaders(token))).status).toBe(401)
-    expect((await on.send('GET', `${INFO}/products`, infoHeaders(await infoToken(on)))).status).toBe(200)
-    expect(bench.details()).toEqual([])
-  })
-
-  it('falls silent after five failures and asks one thing after the cooldown', async () => {
-    const token = await integrationToken(bench, on)
-    await arm(on, { provider: 'integration', kind: 'status', status: 500, times: 5 })
-    for (let id = 1; id <= 5; id++) await on.send('PUT', `${PARTNER}/customers/c${id}`, integrationHeaders(token))
-    bench.clock.pass(60_000)
-    expect((await on.send('PUT', `${PARTNER}/customers/c1`, integrationHeaders(token))).status).toBe(204)
-    expect((await on.send('PUT', `${PARTNER}/customers/c2`, integrationHeaders(token))).status).toBe(204)
-    bench.clock.pass(600_000)
-    expect(bench.broken()).toEqual([])
-  })
-})
-
-describe('an assertion is refused and noted when', () => {
-  const other = () => openBench()
-  it.each([
-    ['its audience is the token URL', () => ({ claims: { aud: `http://127.0.0.1:${bench.sandbox.port}/integration/token` } })],
-    ['its audience is a list', () => ({ claims: { aud: [`http://127.0.0.1:${bench.sandbox.port}/integration`] } })],
-    ['it lives longer than two minutes', () => ({ claims: { exp: Math.floor(Date.now() / 1000) + 300 } })],
-    ['it has expired', () => ({ claims: { iat: Math.floor(Date.now() / 1000) - 8, exp: Math.floor(Date.now() / 1000) - 2 } })],
-    ['its clock is wrong', () => ({ claims: { iat: Math.floor(Date.now() / 1000) + 60, exp: Math.floor(Date.now() / 1000) + 120 } })],
-    ['it has no jti', () => ({ claims: { jti: undefined } })],
-    ['it has no iat', () => ({ claims: { iat: undefined } })],
-    ['issuer and subject differ', () => ({ claims: { sub: 'somebody' } })],
-    ['it speaks for somebody unknown', () => ({ claims: { iss: 'nobody', sub: 'nobody' } })],
-    ['its key is not registered', () => ({ header: { kid: 'other' } })],
-    ['it names no key', () => ({ header: { kid: undefined } })],
-    ['it is not signed', () => ({ header: { alg: 'none' } })]
-  ])('%s', async (_why, changes) => {
-    const reply = await on.send('POST', '/integration/token', FORM, integrationForm(assertion(bench, changes())))
-    expect(reply.status).toBe(401)
-    expect(reply.body).toContain('invalid_client')
-    expect(bench.broken()).toEqual(['IA-10'])
-  })
-
-  it('somebody else signed it', async () => {
-    const stranger = await other()
-    const reply = await on.send('POST', '/integration/token', FORM, integrationForm(assertion(bench, { key: stranger.keys.privateKey })))
-    await stranger.close()
-    expect(reply.status).toBe(401)
-    expect(bench.broken()).toEqual(['IA-10'])
-  })
-
-  it('somebody used it before', async () => {
-    const jwt = assertion(bench)
-    expect((await on.send('POST', '/integration/token', FORM, integrationForm(jwt))).status).toBe(200)
-    bench.clock.pass(3_000_000)
-    expect((await on.send('POST', '/integration/token', FORM, integrationForm(jwt))).status).toBe(401)
-    expect(bench.details()).toEqual(['IA-10 jti was used before'])
-  })
-
-  it('its key has been locked', async () => {
-    const kid = /"kid":"([^"]+)"/.exec(Buffer.from(assertion(bench).split('.')[0] ?? '', 'base64url').toString())?.[1]
-    expect((await on.send('DELETE', `/integration/keys/${kid}`)).status).toBe(204)
-    expect((await on.send('POST', '/integration/token', FORM, integrationForm(assertion(bench)))).status).toBe(401)
   })
 })

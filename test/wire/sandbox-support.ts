@@ -17,16 +17,21 @@ export type StillClock = SandboxClock & {
   pending(): number
   /** None of the next `count` calls is answered before all of them have arrived, however long one is on its way. */
   together(count: number): void
+  /** Lets every connection that is open lie idle for as long as the sandbox would wait. */
+  lieIdle(): void
 }
 
 // what the bench has every call take
 const SERVICE_MS = 2
+// real waits this long are for connections that lie idle
+const IDLE_MS = 60_000
 
 export function stillClock(): StillClock {
   let now = 0
   let missing = 0
   const held: (() => void)[] = []
   const timers = new Set<{ at: number; fire: () => void }>()
+  const idle = new Set<() => void>()
   return {
     speed: 1,
     now: () => now,
@@ -37,6 +42,10 @@ export function stillClock(): StillClock {
       return { cancel: () => void timers.delete(timer) }
     },
     afterReal(ms, fire) {
+      if (ms >= IDLE_MS) {
+        idle.add(fire)
+        return { cancel: () => void idle.delete(fire) }
+      }
       const answer = (): void => {
         now++
         fire()
@@ -52,6 +61,10 @@ export function stillClock(): StillClock {
     },
     together(count) {
       missing = count
+    },
+    lieIdle() {
+      for (const fire of idle) fire()
+      idle.clear()
     },
     pending: () => timers.size,
     pass(ms) {
@@ -105,6 +118,8 @@ export type Bench = {
   keys: { publicKey: KeyObject; privateKey: KeyObject }
   /** A fresh connection. */
   connect(): Wire
+  /** Ends every connection; resolves when the sandbox knows. */
+  hangUp(): Promise<void>
   /** The ids of the clauses broken so far, each once, sorted. */
   broken(provider?: string): string[]
   details(): string[]
@@ -132,6 +147,10 @@ export async function openBench(plans: readonly ProviderPlan[] = []): Promise<Be
       const opened = wire(sandbox.port)
       wires.push(opened)
       return opened
+    },
+    async hangUp() {
+      for (const opened of wires) opened.close()
+      while (sandbox.connections() > 0) await new Promise((resolve) => setImmediate(resolve))
     },
     broken(provider) {
       sandbox.settle()

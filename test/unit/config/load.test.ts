@@ -243,6 +243,17 @@ describe('precedence', () => {
     ])
   })
 
+  test('a default of an agreement that no config could have is blamed on the agreement, not on the file', () => {
+    const own = 'name: own\ntitle: Our agreement\ndefaults: { upstream: { timeout: { respone: 20s, idle: soon } } }\n'
+    const file = files({ 'attache.yaml': `${API}    agreement: own\n    timeout: { connct: 1s }\n`, 'agreements/own.yaml': own })
+    const result = loadConfig(file, {})
+    expect(result.kind === 'refused' && result.findings.map(({ message }) => message)).toEqual([
+      'unknown key; did you mean connect?',
+      'unknown key; did you mean response? (in the agreement own)',
+      'must be a duration such as 250ms, 10s, 5m, 1h or 30d (in the agreement own)'
+    ])
+  })
+
   test.each(['../../etc/passwd', './nowhere.yaml', 'finfoo', 'a b', ''])('an agreement %j that is none is refused', (name) => {
     expect(refused(`${API}    agreement: ${JSON.stringify(name)}\n`)).toHaveLength(1)
   })
