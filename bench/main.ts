@@ -36,7 +36,7 @@ const SCENARIOS: Readonly<Record<string, (plan: Plan) => Promise<Row[]>>> = {
   overload
 }
 
-/** Not part of a plain run, which is to take less than five minutes. */
+/** Not part of a plain run, which is to take about five minutes. */
 const ON_REQUEST = ['random urls', 'storm', 'transfer', 'slow readers', 'overload']
 
 const ROOT = join(import.meta.dirname, '..')

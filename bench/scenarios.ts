@@ -39,6 +39,8 @@ const IDLE_SECONDS = 5
 /** Some processes stay slower all their life than others of the same program: each subject is measured in two of them, in many short rounds. */
 const LIVES = 2
 const ROUND_SECONDS = 1
+/** Long enough for V8 to compile what is hot at a few thousand requests a second; the more a subject does, the longer that takes. */
+const WARM_UP_SECONDS = 4
 const OPEN_LOOP_RATE = 1000
 
 /** Requests per second, small answers nobody may store. */
@@ -53,7 +55,7 @@ export function cacheHits(plan: Plan): Promise<Row[]> {
 
 /** Requests per second, answers of 1 MB, 8 connections. */
 export function largeAnswers(plan: Plan): Promise<Row[]> {
-  return throughput(plan, LARGE_ANSWERS, LARGE, 8, undefined)
+  return throughput(plan, LARGE_ANSWERS, LARGE, 8, undefined, 1)
 }
 
 /** The sidecar with one stored answer against the sidecar with 100,000 of them. */
@@ -182,7 +184,7 @@ export async function manyUpstreams(plan: Plan): Promise<Row[]> {
     name: `attache, ${count} upstream${count === 1 ? '' : 's'}`,
     command: (place, port, adminPort) => attache(place, port, adminPort, count)
   }))
-  return throughput({ ...plan, chosen: () => true }, subjects, SMALL, 64, SMALL_BODY)
+  return throughput({ ...plan, chosen: () => true }, subjects, SMALL, 64, SMALL_BODY, 1)
 }
 
 /** What no throughput shows: how many calls the provider and the token service got for the app's. */
@@ -209,12 +211,19 @@ export async function calls(plan: Plan): Promise<Row[]> {
 
 type Served = { readonly subject: Subject; readonly url: string; readonly started: Started }
 
-async function throughput(plan: Plan, subjects: readonly Subject[], path: string, connections: number, expect: string | undefined): Promise<Row[]> {
+async function throughput(
+  plan: Plan,
+  subjects: readonly Subject[],
+  path: string,
+  connections: number,
+  expect: string | undefined,
+  lives = LIVES
+): Promise<Row[]> {
   const rounds = new Map<string, Round[]>(subjects.map((subject) => [subject.name, []]))
   let rows: Row[] = []
-  for (let life = 0; life < LIVES; life++) {
+  for (let life = 0; life < lives; life++) {
     rows = await withSubjects(plan, subjects, async (served) => {
-      for (const one of served) await load({ url: one.url + path, seconds: 2, connections, expect })
+      for (const one of served) await load({ url: one.url + path, seconds: WARM_UP_SECONDS, connections, expect })
       for (let round = 1; round <= plan.rounds; round++) {
         // there and back, so that nobody always follows the same neighbour
         for (const one of round % 2 === 0 ? served.toReversed() : served)
