@@ -1,10 +1,18 @@
 import { setTimeout as realSleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { arm, infoHeaders, infoToken, integrationHeaders, integrationToken, openBench, type Bench, type Wire } from './sandbox-support.ts'
-
-const INFO = '/info-subscription/api'
-const PARTNER = '/integration/api'
-const JSON_BODY = { 'Content-Type': 'application/json' }
+import {
+  arm,
+  INFO,
+  infoHeaders,
+  infoToken,
+  integrationHeaders,
+  integrationToken,
+  JSON_BODY,
+  openBench,
+  PARTNER,
+  type Bench,
+  type Wire
+} from './sandbox-support.ts'
 
 let bench: Bench
 let on: Wire

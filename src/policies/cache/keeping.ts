@@ -104,8 +104,6 @@ export function keeper(options: CacheOptions): Keeper {
     return ms > 0 ? { ms, policy: 'heuristic' } : undefined
   }
 
-  return { mayKeep, draft }
-
   // What can neither be used nor validated later would only take room.
   function isWorthKeeping(kept: Draft): boolean {
     const { control, validators } = kept
@@ -115,6 +113,8 @@ export function keeper(options: CacheOptions): Keeper {
     const staleS = Math.max(control.staleIfErrorS ?? 0, control.staleWhileRevalidateS ?? 0)
     return staleS > 0 || (options.staleIfError ?? 0) > 0 || options.staleWhileRevalidate > 0
   }
+
+  return { mayKeep, draft }
 }
 
 /** With a readable `Date`, the time of receipt where the provider sent none (RFC 9110 §6.6.1). */
